@@ -1,0 +1,197 @@
+"""The command `labutils`, also `python -m labutils`. Exit codes: 0 fine, 1 failed work, 2 wrong use."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import warnings
+
+from . import __version__
+
+EXAMPLES = """\
+examples:
+  labutils doctor                                     is everything here that is needed?
+  labutils run                                        all notebooks, on the default data
+  labutils run --data ~/music --only 05,06 -p seed=1  two notebooks, on your data, with another seed
+  labutils data build --audio clips/ --labels clips.csv --out ~/music
+"""
+RUN_EXAMPLES = """\
+examples:
+  labutils run
+  labutils run --data ~/music --out runs/music --jobs 2
+  labutils run --only 05,06 -p num_epochs=5 -p seed=1
+  labutils run --params params/smoke.yaml
+
+A parameter file holds lines NAME: VALUE, for every notebook that has the parameter. A key that is a notebook's name
+or number, such as 05, holds a section for that notebook only.
+
+OUT holds afterwards: notebooks/ (executed), html/, records/, results.csv, and index.html to begin with.
+"""
+DATA_EXAMPLES = """\
+examples:
+  labutils data demo
+  labutils data demo --out /tmp/tiny --size tiny --seed 1
+  labutils data build --audio clips/ --labels clips.csv --out ~/music
+  labutils data info ~/music
+  labutils data difficulty
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command with these arguments (None: those of the process); returns the exit code."""
+    args = _parser().parse_args(argv)
+    warnings.showwarning = _show_warning
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop tidily also when told to by a scheduler
+        return args.handler(args)
+    except KeyboardInterrupt:
+        print("\nlabutils: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # Errors of our own classes name what is wrong and the fix; so do those of the file system.
+        if not (isinstance(error, OSError) or type(error).__module__.startswith("labutils.")):
+            raise
+        print(f"labutils: error: {error}", file=sys.stderr)
+        return 2 if type(error).__name__ == "UsageError" else 1
+
+
+def _doctor(args) -> int:
+    from .doctor import doctor
+
+    return 1 if doctor() else 0
+
+
+def _data_demo(args) -> int:
+    from .build import make_demo
+
+    root = make_demo(args.out, size=args.size, seed=args.seed, seconds=args.seconds, jobs=args.jobs)
+    print(f"The default data is in {root}")
+    return 0
+
+
+def _data_build(args) -> int:
+    from .build import from_audio
+
+    root = from_audio(args.audio, args.labels, args.out, jobs=args.jobs)
+    print(f"The data set is in {root}\nNext: labutils data info {root}")
+    return 0
+
+
+def _data_info(args) -> int:
+    from .lab import describe
+
+    print(describe(args.root))
+    return 0
+
+
+def _data_difficulty(args) -> int:
+    from .build import difficulty
+    from .lab import find_data
+
+    root = find_data(args.root)
+    print(f"How hard {root} is for simple models")
+    for name, value in difficulty(root).items():
+        print(f"  {name:<32} {value:6.3f}")
+    return 0
+
+
+def _run(args) -> int:
+    from .batch import run
+
+    notebooks = run(
+        data=args.data, out=args.out, notebooks=args.notebooks, params=args.params, pairs=args.pairs, only=args.only,
+        jobs=args.jobs, time_limit=args.time_limit, in_place=args.in_place,
+    )  # fmt: skip
+    return 0 if all(notebook.state == "ok" for notebook in notebooks) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _command(None, "labutils", "Ten notebooks on music genre and affect recognition.", EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"labutils {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    doctor = _command(commands, "doctor", "check packages, device, disk, kernel and data; one line each with the fix")
+    doctor.set_defaults(handler=_doctor)
+    _add_data(commands)
+    _add_run(commands)
+    return parser
+
+
+def _command(commands, name: str, text: str, examples: str | None = None) -> argparse.ArgumentParser:
+    """A parser for one command whose examples keep their line breaks."""
+    options = {
+        "description": text[0].upper() + text[1:], "epilog": examples, "allow_abbrev": False,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }  # fmt: skip
+    return commands.add_parser(name, help=text, **options) if commands else argparse.ArgumentParser(name, **options)
+
+
+def _add_data(commands) -> None:
+    data = _command(commands, "data", "make, build and look at data sets", DATA_EXAMPLES)
+    kinds = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _command(kinds, "demo", "make the default data: procedural, labelled music")
+    demo.add_argument("--out", metavar="DIR", help="folder (default: beside the other generated data)")
+    demo.add_argument("--seed", type=int, default=0, help="another seed, other clips (default: 0)")
+    demo.add_argument("--size", choices=("tiny", "default"), default="default")
+    demo.add_argument("--seconds", type=_positive, default=10.0, metavar="S", help="length of a clip (default: 10)")
+    demo.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one per core)")
+    demo.set_defaults(handler=_data_demo)
+
+    build = _command(kinds, "build", "make a data set from a folder of audio and a table of labels")
+    build.add_argument("--audio", required=True, metavar="DIR", help="folder of wav, flac, ogg or mp3 files")
+    build.add_argument("--labels", required=True, metavar="CSV", help="columns file, genre, split, and any axes")
+    build.add_argument("--out", required=True, metavar="ROOT", help="folder for the data set")
+    build.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one per core)")
+    build.set_defaults(handler=_data_build)
+
+    info = _command(kinds, "info", "classes, axes, splits, lengths, provenance and problems of a data set")
+    info.add_argument("root", metavar="ROOT")
+    info.set_defaults(handler=_data_info)
+
+    difficulty = _command(kinds, "difficulty", "how well simple models do on a data set")
+    difficulty.add_argument("root", metavar="ROOT", nargs="?", default="", help="(default: the default data)")
+    difficulty.set_defaults(handler=_data_difficulty)
+
+
+def _add_run(commands) -> None:
+    run = _command(commands, "run", "run notebooks and collect their results", RUN_EXAMPLES)
+    run.add_argument("--data", default="", metavar="ROOT", help="data set (default: the default data)")
+    run.add_argument("--out", metavar="DIR", help="folder for what is made (default: runs/<data set>)")
+    run.add_argument("--params", metavar="FILE", help="yaml file of parameters")
+    run.add_argument("-p", dest="pairs", action="append", default=[], metavar="NAME=VALUE", help="one parameter")
+    run.add_argument("--only", default="", metavar="05,06", help="these notebooks, by number or name")
+    run.add_argument("--jobs", type=_count, metavar="N", help="notebooks at a time (default: one per core)")
+    run.add_argument("--time-limit", type=_positive, default=1800.0, metavar="SECONDS",
+                     help="for one notebook (default: 1800)")  # fmt: skip
+    run.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: notebooks/)")
+    run.add_argument("--in-place", action="store_true", help="write the outputs into the source notebooks too")
+    run.set_defaults(handler=_run)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Warnings of this package in one line, without their source; other packages' as Python does."""
+    if category.__module__.startswith("labutils."):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Running notebooks without a browser, through papermill: order, parallel processes, time limit.
+
+Every notebook is a process of its own with one thread: two one-thread notebooks beat one two-thread notebook (an LSTM
+is slower on two threads than on one), and results are repeatable to the bit for a given number of threads only.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import yaml
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from . import parameters, results
+from .parameters import Notebook, UsageError
+
+TIME_LIMIT = 1800  # seconds per notebook
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jobs=None, time_limit=TIME_LIMIT,
+        in_place=False) -> list[Notebook]:  # fmt: skip
+    """Run notebooks, collect their results and print them: `labutils run`.
+
+    Parameters
+    ----------
+    data : folder of the data set; empty: found as `lab.find_data` does.   out : folder for all that is made.
+    notebooks : their folder; None: `notebooks/` here, else of the checkout.   only : numbers or names, "05,06".
+    params : yaml file of parameters.   pairs : "NAME=VALUE" strings, stronger than the file.
+    jobs : notebooks at a time; None: one per core.   time_limit : seconds for one notebook.
+    in_place : write the outputs into the source notebooks as well; they run with the parameters they have.
+
+    Returns
+    -------
+    list of Notebook : the chosen ones with `state`, `seconds` and `reason`.
+
+    Raises
+    ------
+    UsageError : unknown notebook or parameter, wrong type.   DataError : no usable data set.
+    """
+    every = parameters.load_notebooks(Path(notebooks) if notebooks else _default_folder())
+    chosen = parameters.select(every, only)
+    if in_place and (params or pairs):
+        raise UsageError("--in-place runs notebooks with the parameters they have; leave --params and -p out")
+    parameters.assign(chosen, every, parameters.read_file(params), parameters.read_pairs(pairs))
+    order = _order(chosen)
+
+    from .data import provenance
+    from .lab import find_data
+
+    root = Path(find_data(data)).resolve()
+    out = Path(out or Path("runs") / re.sub(r"[^\w.-]+", "_", provenance(root)["name"])).resolve()
+    for part in ("notebooks", "records", "html", "logs", "params"):
+        (out / part).mkdir(parents=True, exist_ok=True)
+    for notebook in [] if in_place else chosen:
+        paths = {"data_root": str(root), "output_dir": str(out)}
+        notebook.parameters |= {name: path for name, path in paths.items() if name in notebook.defaults}
+    threads = dict.fromkeys(THREADS, "1")
+    environment = {**os.environ, **threads, "LABUTILS_DATA": str(root), "LABUTILS_OUTPUT": str(out)}
+    environment["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, not the user's own of that name
+    if (CHECKOUT / "pyproject.toml").exists():  # the kernels import this very package
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            print(f"Running {len(chosen)} notebooks on {root}", flush=True)
+            _execute(order, chosen, out, environment, jobs or _num_cores(), time_limit)
+            if in_place:
+                install_outputs(chosen, out)
+            results.write(chosen, out)
+    except Timeout as error:
+        raise UsageError(f"{out}: another run is writing there; wait for it or give another --out") from error
+    return chosen
+
+
+def install_outputs(notebooks: list[Notebook], out: Path) -> None:
+    """Copy outputs and execution counts into the source notebooks; their text and metadata stay as they are."""
+    for notebook in notebooks:
+        if notebook.state == "ok":
+            source = nbformat.read(notebook.path, as_version=4)
+            executed = nbformat.read(out / "notebooks" / notebook.path.name, as_version=4)
+            for cell, done in zip(source.cells, executed.cells, strict=True):
+                if cell.cell_type == "code":
+                    cell.outputs, cell.execution_count = done.outputs, done.execution_count
+                    cell.metadata.pop("execution", None)
+            results.save(notebook.path, nbformat.writes(source) + "\n")
+
+
+def _default_folder() -> Path:
+    return Path("notebooks") if Path("notebooks").is_dir() else CHECKOUT / "notebooks"
+
+
+def _num_cores() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, psutil.cpu_count(logical=False) or usable)
+
+
+def _order(chosen: list[Notebook]) -> graphlib.TopologicalSorter:
+    names = {notebook.name for notebook in chosen}
+    order = graphlib.TopologicalSorter({notebook.name: names & set(notebook.needs) for notebook in chosen})
+    try:
+        order.prepare()
+    except graphlib.CycleError as error:
+        raise UsageError(f"notebooks need each other in a circle: {' -> '.join(error.args[1])}") from error
+    return order
+
+
+def _execute(order, chosen, out: Path, environment: dict, jobs: int, time_limit: float) -> None:
+    """Run all notebooks, `jobs` at a time; of those that are ready, first the one that most others wait for."""
+    by_name = {notebook.name: notebook for notebook in chosen}
+    waited_for = {name: sum(name in notebook.needs for notebook in chosen) for name in by_name}
+    ready, running = [], []
+    display = (_Bars if sys.stderr.isatty() else _Lines)(chosen)
+    try:
+        while order.is_active():
+            ready = sorted([*ready, *order.get_ready()], key=lambda name: (-waited_for[name], name))
+            while ready and len(running) < jobs:
+                notebook = by_name[ready.pop(0)]
+                if lost := [name for name in notebook.needs if name in by_name and by_name[name].state != "ok"]:
+                    notebook.state, notebook.reason = "skipped", f"needs {lost[0]}, which did not succeed"
+                    order.done(notebook.name)
+                    display.end(notebook)
+                else:
+                    running.append(_Run(notebook, out, environment, time_limit))
+                    display.start(notebook)
+            time.sleep(0.1)
+            for job in list(running):
+                job.poll()
+                display.update(job.notebook)
+                if job.notebook.state != "running":
+                    running.remove(job)
+                    order.done(job.notebook.name)
+                    display.end(job.notebook)
+    finally:  # also on Ctrl-C: leave no process behind
+        for job in running:
+            job.kill()
+        display.close()
+
+
+class _Run:
+    """One notebook in a papermill process. Its messages and progress go to a log file, which is read from there."""
+
+    def __init__(self, notebook: Notebook, out: Path, environment: dict, time_limit: float):
+        self.notebook, self.time_limit, self.started = notebook, time_limit, time.monotonic()
+        self.executed, self.log = out / "notebooks" / notebook.path.name, out / "logs" / f"{notebook.name}.log"
+        for old in (self.executed, out / "records" / f"{notebook.name}.json", out / "html" / f"{notebook.name}.html"):
+            old.unlink(missing_ok=True)  # nothing of an earlier run is mistaken for this one's
+        command = [sys.executable, "-m", "papermill", str(notebook.path), str(self.executed), "-k", "python3"]
+        command += ["--cwd", str(notebook.path.parent), "--progress-bar", "--log-level", "ERROR"]
+        params = out / "params" / f"{notebook.name}.yaml"
+        results.save(params, yaml.safe_dump(notebook.parameters, sort_keys=False, allow_unicode=True))
+        if notebook.parameters:
+            command += ["-f", str(params)]
+        with open(self.log, "wb") as log:  # a session of its own: Ctrl-C reaches this process only, which then kills
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        notebook.state = "running"
+
+    def poll(self) -> None:
+        """Bring the notebook's state up to date."""
+        notebook = self.notebook
+        notebook.seconds = time.monotonic() - self.started
+        if steps := re.findall(r"Executing:.*?\b(\d+)/\d+ \[", self.log.read_text(encoding="utf-8", errors="replace")):
+            notebook.cells_done = min(int(steps[-1]), notebook.num_cells)
+        code = self.process.poll()
+        if code == 0:
+            notebook.state, notebook.cells_done = "ok", notebook.num_cells
+        elif code is not None or notebook.seconds > self.time_limit:
+            self.kill()
+            notebook.state, notebook.reason = "FAILED", results.failure(self.executed, self.log)
+            if code is None:
+                limit = f"{self.time_limit:g} s, the limit: raise --time-limit or choose smaller parameters"
+                notebook.reason = f"stopped after {limit}; {notebook.reason}"
+
+    def kill(self) -> None:
+        """End the process and all its descendants: a kernel is in a session of its own and would live on."""
+        try:
+            process = psutil.Process(self.process.pid)
+            family = [*process.children(recursive=True), process]
+        except psutil.NoSuchProcess:
+            return
+        for member in family:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                pass
+        self.process.wait()
+
+
+class _Lines:
+    """A plain line at the start and at the end of each notebook."""
+
+    def __init__(self, notebooks: list[Notebook]):
+        self.left = len(notebooks)
+
+    def start(self, notebook: Notebook) -> None:
+        print(f"  start  {notebook.name}", flush=True)
+
+    def update(self, notebook: Notebook) -> None:
+        pass
+
+    def end(self, notebook: Notebook) -> None:
+        self.left -= 1
+        print(f"  {results.state_line(notebook)} ({self.left} left)", flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _Bars:
+    """On a terminal: one bar for all cells of all notebooks, and a live line below it for each running one."""
+
+    def __init__(self, notebooks: list[Notebook]):
+        self.notebooks, self.lines = notebooks, {}
+        total = sum(notebook.num_cells for notebook in notebooks)
+        self.bar = tqdm(desc="all notebooks", total=total, unit="cell", dynamic_ncols=True, position=0)
+
+    def start(self, notebook: Notebook) -> None:
+        used = {line.pos for line in self.lines.values()}
+        place = next(i for i in range(1, len(self.notebooks) + 2) if -i not in used)
+        form = "  {desc:<24} cell {n_fmt} of {total_fmt}, {elapsed}"
+        self.lines[notebook.name] = tqdm(
+            desc=notebook.name, total=notebook.num_cells, position=place, leave=False, bar_format=form
+        )
+
+    def update(self, notebook: Notebook) -> None:
+        self.lines[notebook.name].n = notebook.cells_done
+        self.lines[notebook.name].refresh()
+        self.bar.n = sum(other.cells_done for other in self.notebooks)
+        self.bar.refresh()
+
+    def end(self, notebook: Notebook) -> None:
+        if notebook.name in self.lines:
+            self.lines.pop(notebook.name).close()
+        self.bar.write(results.state_line(notebook))
+
+    def close(self) -> None:
+        for line in [*self.lines.values(), self.bar]:
+            line.close()

@@ -1,0 +1,283 @@
+"""Writing data sets in the lab's layout, from audio files or from the procedural demo (notebook 04)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from . import __version__, audio, demo
+from .data import FOLDERS, SpectrogramDataset, provenance
+from .progress import progress
+from .store import SUFFIX, DataError, home
+
+FIRST_ID = 1000
+# The spellings of the ids in the lab's label files, by folder and split.
+SPELLINGS = {
+    ("genre", "raw", "train"): "{}.fused.full.npy.gz",
+    ("genre", "raw", "test"): "{}.full.fused.npy.gz",
+    ("genre", "beat", "train"): "{}.beatsync.fused.npy.gz",
+    ("genre", "beat", "test"): "{}.beatsync.fused.npy.gz",
+}
+
+
+def make_demo(out=None, *, size: str = "default", seed: int = 0, seconds: float = 10.0, jobs: int | None = None) -> Path:
+    """Make the procedural demo corpus, or finish it, or just return it when it is complete.
+
+    Notebook 04. As in the lab's data, the affect labels of the test split are held back; `clips.csv` has them.
+
+    Parameters
+    ----------
+    out : folder; None: `home()/demo` (`home()/demo-tiny`).   size : "default" or "tiny".
+    seed : another seed, other clips.   seconds : length of a clip.   jobs : processes, None: one per core.
+
+    Returns
+    -------
+    root : the data set's folder.
+    """
+    out = Path(out) if out else home() / ("demo" if size == "default" else f"demo-{size}")
+    recipe = {"kind": "procedural", "size": size, "seed": seed, "seconds": seconds}
+    table = demo.plan(size=size, seed=seed)
+    record = {"name": "demo" if size == "default" else f"demo-{size}", "best_attainable_rho": demo.best_attainable_rho()}
+    clips = [(row["file"], _Render(row, seconds)) for row in table.to_dict("records")]
+    columns = ["file", "genre", "split", *demo.AXES]
+    return _write(table[columns], clips, out, recipe, record, jobs, hidden_splits=("test",))
+
+
+def from_audio(audio_folder, labels, out, *, jobs: int | None = None) -> Path:
+    """Write the lab's layout from a folder of audio and a table of labels.
+
+    Notebook 04. Restartable: clips that are done are skipped. Files that fail are listed with the reason in
+    `ROOT/failed.csv`, the others are used.
+
+    Parameters
+    ----------
+    audio_folder : folder with the files named in the table (wav, flac, ogg, mp3).
+    labels : csv with the columns `file`, `genre`, `split` (train or test) and any number of axis columns; a test
+        clip with empty axis cells goes to the unlabelled affect test split.
+    out : folder to write.   jobs : processes, None: one per core.
+
+    Raises
+    ------
+    DataError : a table that cannot be used, or no clip that can.
+    """
+    folder, out = Path(audio_folder), Path(out)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: folder not found; give the folder that holds the audio files as --audio")
+    table = _read_table(Path(labels))
+    recipe = {"kind": "audio", "table": hashlib.blake2b(Path(labels).read_bytes(), digest_size=12).hexdigest()}
+    record = {"name": out.resolve().name, "audio": str(folder.resolve())}
+    clips = [(name, _Decode(folder / name)) for name in table["file"]]
+    return _write(table, clips, out, recipe, record, jobs)
+
+
+def load_audio(root, clip_id: str) -> np.ndarray | None:
+    """The sound of a clip, float32 [N] at 22,050 Hz, or None where the data set came without audio.
+
+    Notebook 01. Demo clips are rendered again, clips built from files are read from there if they still are there.
+    """
+    root = Path(root)
+    record = provenance(root)
+    if record["kind"] == "arrays" or not (root / "clips.csv").exists():
+        return None
+    table = pd.read_csv(root / "clips.csv", dtype={"id": str}).set_index("id")
+    name = table.at[clip_id, "file"]
+    if record["kind"] == "procedural":
+        plan = demo.plan(size=record["size"], seed=record["seed"]).set_index("file", drop=False)
+        return demo.render(plan.loc[name].to_dict(), seconds=record["seconds"])
+    path = Path(record["audio"]) / name
+    return audio.load(path) if path.exists() else None
+
+
+def warm_up() -> float:
+    """Let librosa compile its numba code, which takes a minute in a fresh environment; returns the seconds."""
+    start = time.perf_counter()
+    audio.features(np.random.default_rng(0).normal(0, 0.1, 4 * audio.SAMPLE_RATE).astype(np.float32))
+    return time.perf_counter() - start
+
+
+def pooled_statistics(dataset: SpectrogramDataset) -> np.ndarray:
+    """Mean, deviation and mean absolute difference over time of each feature, float32 [N, 3 F]. Notebook 06."""
+    rows = []
+    for i in range(len(dataset)):
+        frames = dataset.frames(i)
+        change = np.abs(np.diff(frames, axis=0)).mean(axis=0) if len(frames) > 1 else np.zeros(frames.shape[1])
+        rows.append(np.concatenate([frames.mean(axis=0), frames.std(axis=0), change]))
+    return np.array(rows, dtype=np.float32)
+
+
+def difficulty(root) -> dict[str, float]:
+    """How hard a data set is for simple models: what `labutils data difficulty` prints.
+
+    Accuracy on the test split of a support vector machine on pooled mel and on pooled chroma statistics, with the
+    share of the largest class; Spearman's rho of a ridge regression on pooled mel statistics per axis, on a quarter
+    of the affect training clips. Notebook 06.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    from .data import stratified_split
+    from .evaluation import accuracy, spearman
+
+    found = {}
+    for feature in ("mel", "chroma"):
+        train, test = (SpectrogramDataset(root, split=split, feature=feature) for split in ("train", "test"))
+        machine = make_pipeline(StandardScaler(), SVC(C=10)).fit(pooled_statistics(train), train.labels)
+        found[f"svm.{feature}.test.accuracy"] = accuracy(test.labels, machine.predict(pooled_statistics(test)))
+    found["majority.test.accuracy"] = float(np.bincount(test.labels).max() / len(test))
+    affect = SpectrogramDataset(root, "affect", feature="mel")
+    first, second = stratified_split(affect.labels, 0.25)
+    x = pooled_statistics(affect)
+    for column, axis in enumerate(affect.axes):
+        ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11))).fit(x[first], affect.labels[first, column])
+        found[f"ridge.{axis}.spearman"] = spearman(affect.labels[second, column], ridge.predict(x[second]))
+    return found
+
+
+class _Render:
+    """A demo clip to be rendered in a worker process."""
+
+    def __init__(self, row: dict, seconds: float):
+        self.row, self.seconds = row, seconds
+
+    def __call__(self) -> np.ndarray:
+        return demo.render(self.row, seconds=self.seconds)
+
+
+class _Decode:
+    """An audio file to be decoded in a worker process."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __call__(self) -> np.ndarray:
+        return audio.load(self.path)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """The table of clips, checked: file, genre, split, then float axis columns."""
+    if not path.is_file():
+        raise DataError(f"{path}: file not found; expected a csv with the columns file, genre, split and any axes")
+    try:
+        table = pd.read_csv(path, dtype={"file": str, "genre": str, "split": str})
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as csv ({error})") from error
+    if missing := [name for name in ("file", "genre", "split") if name not in table]:
+        raise DataError(f"{path}: column {missing[0]!r} is missing; the header has {', '.join(table.columns)}")
+    if table.empty:
+        raise DataError(f"{path}: has no rows; add one line per clip")
+    for name in ("file", "genre", "split"):
+        if table[name].isna().any():
+            raise DataError(f"{path}, line {int(table[name].isna().idxmax()) + 2}: {name} is empty; fill it in")
+    if not (known := table["split"].isin(["train", "test"])).all():
+        line = int((~known).idxmax())
+        raise DataError(f"{path}, line {line + 2}: split is {table.at[line, 'split']!r}; write train or test")
+    if table["file"].duplicated().any():
+        raise DataError(f"{path}: {table['file'][table['file'].duplicated()].iloc[0]} is listed twice; keep one line")
+    for axis in table.columns.difference(["file", "genre", "split"], sort=False):
+        if not pd.api.types.is_numeric_dtype(table[axis]):
+            raise DataError(f"{path}: column {axis!r} holds text; axis columns are numbers, remove or convert it")
+    if not (table["split"] == "train").any():
+        raise DataError(f"{path}: no clip is in the train split; mark most clips as train")
+    return table
+
+
+def _write(table, clips, out: Path, recipe: dict, record: dict, jobs, hidden_splits=()) -> Path:
+    """Extract the features of all clips into the layout at `out`; `dataset.json` is written last."""
+    import joblib
+
+    recipe = {"layout": 1, **recipe}
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".lock"):
+        _check_recipe(out, recipe)
+        if (out / "dataset.json").exists():
+            return out
+        axes = [name for name in table.columns if name not in ("file", "genre", "split")]
+        table = table.assign(id=[str(FIRST_ID + i) for i in range(len(table))]).set_index("id")
+        labelled = table[axes].notna().all(axis=1) if axes else pd.Series(False, index=table.index)
+        in_affect = labelled | ((table["split"] == "test") & bool(axes))
+        print(f"Preparing librosa (compiled at first use in a new environment) ... {warm_up():.0f} s", flush=True)
+        work = [
+            joblib.delayed(_write_clip)(out, clip_id, split, affect, get_samples)
+            for clip_id, split, affect, (_, get_samples) in zip(table.index, table["split"], in_affect, clips)
+        ]
+        done = joblib.Parallel(n_jobs=jobs or joblib.cpu_count(), return_as="generator_unordered")(work)
+        failed = dict(reason for reason in progress(done, desc=f"features -> {out.name}", total=len(work), unit="clip") if reason)
+        _report_failures(out, table, failed)
+        table, labelled, in_affect = (part.drop(index=list(failed)) for part in (table, labelled, in_affect))
+        if table.empty:
+            raise DataError(f"{out}: no clip could be used; see {out / 'failed.csv'}")
+        _write_label_files(out, table, axes, in_affect & labelled, hidden_splits)
+        _save(out / "clips.csv", table.reset_index().to_csv(index=False))
+        counts = {"clips": len(table), "failed": len(failed)}
+        record = {**record, **recipe, **counts, "made_by": f"labutils {__version__}"}
+        _save(out / "dataset.json", json.dumps(record, indent=1))
+    return out
+
+
+def _check_recipe(out: Path, recipe: dict) -> None:
+    """Refuse to mix clips of two recipes in one folder."""
+    path = out / "recipe.json"
+    if path.exists():
+        if (before := json.loads(path.read_text())) != recipe:
+            changed = [name for name in {**recipe, **before} if before.get(name) != recipe.get(name)]
+            raise DataError(f"{out}: holds a data set made with another {', '.join(changed)}; use another folder")
+    elif any(entry.name != ".lock" for entry in out.iterdir()):
+        raise DataError(f"{out}: is not empty and was not made by labutils; give a new or empty folder")
+    else:
+        _save(path, json.dumps(recipe))
+
+
+def _write_clip(out: Path, clip_id: str, split: str, affect: bool, get_samples) -> tuple[str, str] | None:
+    """Features of one clip into its folders, unless they are there; returns (id, reason) on failure."""
+    tasks = ("genre", "affect") if affect else ("genre",)
+    paths = {(task, time): out / FOLDERS[task, time] / split / f"{clip_id}{SUFFIX}" for task in tasks for time in ("raw", "beat")}
+    if all(path.exists() for path in paths.values()):
+        return None
+    try:
+        raw, beat = audio.features(get_samples())
+    except audio.AudioError as error:
+        return clip_id, str(error)
+    for (_, kind), path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".part{os.getpid()}")
+        with open(part, "wb") as file:
+            np.save(file, raw if kind == "raw" else beat)
+        os.replace(part, path)
+    return None
+
+
+def _report_failures(out: Path, table: pd.DataFrame, failed: dict[str, str]) -> None:
+    if not failed:
+        (out / "failed.csv").unlink(missing_ok=True)
+        return
+    rows = pd.DataFrame({"id": list(failed), "file": table.loc[list(failed), "file"].to_list(), "reason": list(failed.values())})
+    _save(out / "failed.csv", rows.to_csv(index=False))
+    print(f"{len(failed)} of {len(table)} clips failed, the first: {next(iter(failed.values()))}; see {out / 'failed.csv'}")
+
+
+def _write_label_files(out: Path, table: pd.DataFrame, axes: list[str], in_affect: pd.Series, hidden_splits) -> None:
+    for (task, kind), folder in FOLDERS.items():
+        for split in ("train", "test"):
+            rows = table[(table["split"] == split) & (in_affect if task == "affect" else True)]
+            if rows.empty or (task == "affect" and split in hidden_splits):
+                continue
+            spelling = SPELLINGS.get((task, kind, split), "{}")
+            labels = rows[axes] if task == "affect" else rows[["genre"]].rename(columns={"genre": "Genre"})
+            labels.index = pd.Index([spelling.format(clip_id) for clip_id in labels.index], name="Id")
+            text = labels.to_csv(sep="\t" if task == "genre" else ",")
+            _save(out / folder / f"{split}_labels.txt", text)
+
+
+def _save(path: Path, text: str) -> None:
+    part = path.with_suffix(f"{path.suffix}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

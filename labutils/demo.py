@@ -1,0 +1,416 @@
+"""The default data: procedural music with genre and affect labels, in numpy and scipy only (Notebook 04).
+
+`plan` draws a data set: the hidden affect of each clip's sound, and labels that are this affect plus noise the
+sound does not know. `compose` turns a row of it into a song (tempo, metre, key, chords, groove, arrangement) and
+`render` plays the song on synthetic instruments in a synthetic room. What makes a genre stands in one table,
+`STYLES`. Numbers measured on this music say nothing about real music.
+"""
+
+from collections import namedtuple
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+from scipy import fft, signal, special
+
+from .audio import SAMPLE_RATE
+
+AXES = ("valence", "energy", "danceability")
+KNOWABLE = {"valence": .5, "energy": .78, "danceability": .65}  # share of labels that drives the sound
+SIZES = ("default", "tiny")  # 724 and 91 clips
+BORROW = .15  # chance that a part of the arrangement comes from any other genre
+COLOUR = 3.  # dB, spread of each clip's random equaliser: no two recordings sound alike
+LABELS = Path(__file__).parent / "labels"
+GUITAR, WINDS, ANY = "E A D G E A", "Bb Eb F Ab C", "C Db D Eb E F Gb G Ab A Bb B"  # usual tonics
+
+
+@dataclass(frozen=True)
+class Style:
+    """What makes a genre. A text lists equally likely choices; a repeated choice is a likelier one."""
+
+    clips: int  # in a default data set
+    affect: object  # row of echonest_by_genre.csv or, where it has none, plausible means in order of AXES
+    tempo: tuple  # slowest and fastest, beats per minute
+    metre: str  # beats per bar, one digit a choice
+    keys: str  # tonics
+    minor: float  # chance of a minor mode at middle valence
+    swing: float  # delay of off-beats, 0 straight to 1 triplets
+    drive: float  # distortion of chords and lead, 0 clean to 1 fuzz
+    room: float  # reverberation, 0 dry to 1 cathedral
+    tone: float  # brightness, -1 dull to 1 sharp
+    hiss: float  # tape noise, dB below the music
+    changes: str  # chord progressions, see CHANGES
+    drums: str  # drum patterns, see DRUMS
+    bass: str  # instrument:manner, see TIMBRES and MANNERS
+    chords: str
+    lead: str
+
+
+STYLES = {
+    "Rock": Style(60, "Rock", (105, 145), "4", GUITAR, .4, 0, .6, .25, .2, 55, "rock rock power",
+        "rock rock punk", "bass:run bass:root", "guitar:strum organ:hold", "guitar:tune voice:tune"),
+    "Psych-Rock": Style(28, (.4, .6, .38), (90, 135), "4", GUITAR, .5, .1, .6, .6, .1, 48, "rock vamp drone",
+        "rock rock break", "bass:root bass:run", "organ:hold guitar:strum", "guitar:tune organ:tune"),
+    "Post-Rock": Style(24, (.2, .5, .27), (80, 125), "443", GUITAR, .5, 0, .4, .8, .1, 55, "rock pop drone",
+        "rock rock none", "bass:run bass:root", "guitar:roll guitar:strum", "guitar:long strings:long"),
+    "Psych-Folk": Style(32, (.3, .32, .4), (75, 120), "43", GUITAR, .5, 0, .05, .6, -.2, 46, "folk drone vamp",
+        "none none hand", "none bass:root", "steel:roll nylon:roll", "flute:tune voice:tune"),
+    "Folk": Style(56, "Folk", (80, 130), "443", "G C D A E", .3, 0, 0, .25, -.1, 50, "folk folk pop",
+        "none none hand", "none bass:root", "steel:strum steel:roll nylon:roll", "voice:tune strings:long"),
+    "Metal": Style(44, (.25, .85, .28), (110, 190), "4", "E D B C", .9, 0, 1, .2, .5, 60, "power power rock",
+        "blast rock punk", "bass:run", "guitar:chug guitar:strum", "guitar:riff none voice:riff"),
+    "Punk": Style(44, (.5, .85, .38), (150, 200), "4", "E A D G B", .3, 0, .9, .15, .5, 50, "rock power",
+        "punk punk rock", "bass:run", "guitar:strum guitar:strum guitar:chug", "voice:tune none voice:riff"),
+    "Electronic": Style(60, "Electronic", (110, 140), "4", ANY, .7, 0, .2, .4, .6, 75, "vamp drone pop",
+        "four four break", "sub:offbeat sub:run", "pad:hold saw:stab saw:roll", "saw:roll none chip:roll"),
+    "Chiptune": Style(28, (.6, .7, .58), (115, 165), "4", ANY, .5, 0, 0, .05, .5, 78, "pop pop classical",
+        "four rock chip", "chip:run chip:octave", "chip:roll chip:stab", "chip:tune chip:riff"),
+    "Trip-Hop": Style(42, (.38, .5, .6), (72, 98), "4", "D F G A", .8, .3, .1, .6, -.3, 40, "vamp",
+        "break boombap", "sub:root bass:root", "epiano:hold strings:hold", "voice:long flute:long"),
+    "Pop": Style(44, "Pop", (95, 130), "4", "C G D F A", .35, 0, .1, .3, .2, 65, "pop", "rock four rock",
+        "bass:root bass:run sub:root", "piano:stab piano:hold steel:strum", "voice:tune saw:tune"),
+    "Hip-Hop": Style(44, "Hip-Hop", (80, 105), "4", "D F G A", .7, .4, .1, .15, 0, 45, "vamp", "boombap break",
+        "sub:root bass:root", "epiano:stab piano:stab", "voice:rap voice:rap brass:tune"),
+    "Classical": Style(44, (.25, .15, .28), (70, 140), "433", "C G D Bb F", .45, 0, 0, .7, -.2, 60,
+        "classical", "none", "cello:root", "strings:hold piano:roll", "strings:tune flute:tune piano:riff"),
+    "Blues": Style(44, (.55, .42, .5), (70, 125), "4", GUITAR, .3, .9, .3, .25, 0, 42, "blues",
+        "shuffle shuffle none", "bass:walk bass:root", "steel:strum piano:stab", "guitar:tune voice:tune"),
+    "Jazz": Style(44, (.55, .4, .52), (95, 190), "443", WINDS, .4, .8, 0, .35, 0, 50, "jazz", "ride ride none",
+        "bass:walk", "piano:stab epiano:hold", "brass:tune brass:riff piano:riff"),
+    "Indie-Rock": Style(20, (.45, .62, .46), (105, 150), "4", GUITAR, .35, 0, .4, .35, .2, 50, "rock pop",
+        "rock four", "bass:run", "guitar:strum guitar:roll", "voice:tune"),
+    "Post-Punk": Style(17, (.5, .75, .45), (130, 170), "4", GUITAR, .6, 0, .5, .5, .3, 50, "rock vamp",
+        "punk four", "bass:run", "guitar:strum guitar:stab saw:hold", "voice:tune none"),
+    "Soundtrack": Style(16, (.15, .25, .25), (60, 100), "43", ANY, .7, 0, 0, .9, -.3, 60, "drone classical",
+        "none", "cello:root sub:root", "pad:hold strings:hold piano:roll", "strings:long"),
+    "International": Style(16, "International", (90, 140), "43", "D A G E", .6, .2, 0, .3, 0, 46,
+        "modal drone", "hand four", "none bass:root", "nylon:strum steel:roll", "flute:riff voice:tune"),
+    "Old-Time": Style(17, (.7, .4, .55), (100, 140), "4", "G D A C", .1, .2, 0, .1, -.1, 34, "folk", "none",
+        "none cello:root", "banjo:roll steel:strum", "strings:riff banjo:riff"),
+}
+GENRES = tuple(STYLES)
+SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10), "dorian": (0, 2, 3, 5, 7, 9, 10),
+          "mixolydian": (0, 2, 4, 5, 7, 9, 10), "phrygian": (0, 1, 3, 5, 7, 8, 10),
+          "harmonic": (0, 2, 3, 5, 7, 8, 11), "hijaz": (0, 1, 4, 5, 7, 8, 10)}
+# major and minor scale, notes per chord (2: bare fifth), beats per chord, progressions (degrees from 0)
+CHANGES = {"rock": ("mixolydian", "minor", 3, 4, ("0 6 3 0", "0 3 4 3", "0 0 6 3")),
+           "pop": ("major", "minor", 3, 4, ("0 4 5 3", "5 3 0 4", "0 5 3 4")),
+           "folk": ("major", "dorian", 3, 4, ("0 3 0 4", "0 0 3 4", "0 4 3 0")),
+           "power": ("minor", "phrygian", 2, 2, ("0 0 1 0", "0 5 6 0", "0 2 1 0")),
+           "vamp": ("dorian", "minor", 4, 4, ("0 3", "0 6", "0 0 5 6")),
+           "drone": ("mixolydian", "minor", 2, 8, ("0", "0 0 0 6")),
+           "blues": ("mixolydian", "dorian", 4, 4, ("0 3 0 0 3 3 0 0 4 3 0 4", "0 0 3 0 4 3 0 4")),
+           "jazz": ("major", "harmonic", 4, 2, ("1 4 0 5", "0 5 1 4", "2 5 1 4 0 0")),
+           "classical": ("major", "harmonic", 3, 2, ("0 3 4 0", "0 5 1 4", "0 4 0 3 1 4 0 0")),
+           "modal": ("hijaz", "harmonic", 2, 4, ("0 0 1 0", "0 6 0 1"))}
+# kick, snare and hat on sixteenths; a bar of three beats takes the first twelve
+DRUMS = {"none": ("", "", ""),
+         "four": ("x...x...x...x...", "....x.......x...", "..x...x...x...x."),
+         "rock": ("x.......x.x.....", "....x.......x...", "x.x.x.x.x.x.x.x."),
+         "punk": ("x.....x.x.x...x.", "....x.......x...", "x.x.x.x.x.x.x.x."),
+         "blast": ("x.x.x.x.x.x.x.x.", "..x...x...x...x.", "x...x...x...x..."),
+         "break": ("x.....x...x.....", "....x..x.x..x...", "x.x.xxx.x.x.xxx."),
+         "boombap": ("x......x..x.....", "....x.......x...", "x.x.x.x.x.x.x.x."),
+         "chip": ("x...x...x...x...", "..x...x...x.x.x.", "xxxxxxxxxxxxxxxx"),
+         "shuffle": ("x.......x.......", "....x.......x...", "x.x.x.x.x.x.x.x."),
+         "ride": ("x...............", "......x.........", "x...x.x.x...x.x."),
+         "hand": ("x.....x...x.....", "...x........x.x.", "..x...x...x...x.")}
+# steps of a bar on which a part plays; share of the gap to its next onset that a note fills (above 1: rings on)
+MANNERS = {
+    "root": ("x.....x.x.......", 1), "run": ("x.x.x.x.x.x.x.x.", .8), "octave": ("x.x.x.x.x.x.x.x.", .6),
+    "offbeat": ("..x...x...x...x.", .8), "walk": ("x...x...x...x...", .9), "hold": ("x...............", 1),
+    "strum": ("x.x.x.xxx.x.x.xx", 1.2), "stab": ("x.....x...x.....", .4), "roll": ("xxxxxxxxxxxxxxxx", 2),
+    "chug": ("x.xxx.xxx.xxx.xx", .5), "tune": ("x.x.x.xxx.x.x.x.", .9), "riff": ("xxxxxxxxxxxxxxxx", .8),
+    "long": ("x.......x.......", 1), "rap": ("x.xxx.xxxx.xx.xx", .5)}
+# Lowest MIDI note; spectrum (slope s of amplitudes n ** -s, or the first amplitudes); attack in s; decay in s to 1/e
+# (0 sustains); vibrato in cents; gain; kind of sound: wave, string (Karplus-Strong), pulse or voice (formants)
+Timbre = namedtuple("Timbre", "low partials attack decay vibrato gain kind", defaults=(0., 0., 1., "wave"))
+TIMBRES = {
+    "bass": Timbre(28, 1.6, .005, .5, kind="string"), "sub": Timbre(26, (1, .25, .05), .01),
+    "guitar": Timbre(40, 1, .003, .9, kind="string"), "steel": Timbre(43, .8, .002, .9, kind="string"),
+    "nylon": Timbre(43, 1.6, .004, .5, kind="string"), "banjo": Timbre(55, .5, .001, .25, kind="string"),
+    "cello": Timbre(36, 1.3, .08, 0, 12), "strings": Timbre(52, 1.1, .12, 0, 18, .7),
+    "pad": Timbre(48, 1.7, .35, 0, 10, .8), "organ": Timbre(48, (1, .8, .6, .5, 0, .3, 0, .3), .01, 0, 8, .7),
+    "saw": Timbre(45, 1, .005, .5, 4, .6), "chip": Timbre(52, 0, .001, .6, 0, .5, "pulse"),
+    "piano": Timbre(48, 1.4, .003, .6), "epiano": Timbre(48, (1, .25, .08, .15, .02, 0, .1), .004, .8, 5),
+    "brass": Timbre(52, (.5, .9, 1, .8, .6, .5, .3, .2, .1), .04, 0, 10, .7),
+    "flute": Timbre(64, (1, .35, .12, .05), .06, 0, 20), "voice": Timbre(53, .9, .05, 0, 30, .9, "voice")}
+FORMANTS = ((600, 110), (1100, 140), (2500, 250))  # centre and width, Hz
+
+
+def plan(size="default", seed=0):
+    """Draw a data set: one row a clip, in random order, fixed by `size` and `seed` (Notebook 04).
+
+    Returns a DataFrame with columns `file`, `genre`, `split` ("train", "test": 3 to 1 in each genre), the labels
+    `valence`, `energy`, `danceability` (in [0, 1], 3 decimals), `seed` (of the clip), and `sound_valence`,
+    `sound_energy`, `sound_danceability`: the hidden affect that drives the music (in [0, 1], about uniform).
+    Raises ValueError if `size` is not one of `SIZES`.
+    """
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
+    rng, rows = np.random.default_rng([seed, 4]), []
+    for genre, style in STYLES.items():
+        count = style.clips if size == "default" else min(6, style.clips // 7)
+        for i, rank in enumerate(rng.permutation(count)):
+            rows.append((f"{genre.lower()}-{i:04d}", genre, "test" if rank < max(1, round(count / 4)) else "train"))
+    clips = pd.DataFrame(rows, columns=["file", "genre", "split"])
+    sound, labels = _affect(clips.genre, rng)
+    clips[list(AXES)] = labels.round(3)
+    clips["seed"] = rng.integers(2**31, size=len(clips))
+    clips[[f"sound_{axis}" for axis in AXES]] = special.ndtr(sound).round(4)
+    return clips.iloc[rng.permutation(len(clips))].reset_index(drop=True)
+
+
+def _affect(genres, rng):
+    """Latent affect of the sounds [N, 3], mean 0 and variance 1, and the labels [N, 3] in [0, 1].
+
+    In a genre the latent values are normal, with means, spreads and correlations of real labels. A label is the
+    sound's latent value plus independent noise, ranked among all clips and read off the real quantiles.
+    """
+    table = pd.read_csv(LABELS / "echonest_by_genre.csv", index_col="genre")
+    quantiles = pd.read_csv(LABELS / "echonest_quantiles.csv", index_col=0)
+    levels = special.ndtri(np.clip(quantiles.index, .005, .995))
+    knowable = np.array([KNOWABLE[axis] for axis in AXES])
+    sound = np.empty((len(genres), 3))
+    for genre in genres.unique():
+        affect, known = STYLES[genre].affect, isinstance(STYLES[genre].affect, str)
+        row = table.loc[affect if known else "ALL"]
+        means = row[[f"{axis}_mean" for axis in AXES]] if known else affect
+        means = np.array([np.interp(mean, quantiles[axis], levels) for mean, axis in zip(means, AXES)])
+        spread = [row[f"{axis}_std"] / table.loc["ALL", f"{axis}_std"] for axis in AXES]
+        spread = np.array(spread) * (1 if known else .85)  # one genre varies less than all music
+        ve, vd, ed = row[["rho_valence_energy", "rho_valence_dance", "rho_energy_dance"]]
+        correlation = [[1, ve, vd], [ve, 1, ed], [vd, ed, 1]]
+        covariance = np.outer(spread, spread) * correlation - np.diag(1 - knowable)
+        values, vectors = np.linalg.eigh(covariance / np.sqrt(np.outer(knowable, knowable)))
+        draws = rng.standard_normal((int((genres == genre).sum()), 3)) * np.sqrt(np.maximum(values, .05))
+        sound[genres == genre] = draws @ vectors.T + means / np.sqrt(knowable)
+    sound = (sound - sound.mean(0)) / sound.std(0)
+    mixed = np.sqrt(knowable) * sound + np.sqrt(1 - knowable) * rng.standard_normal(sound.shape)
+    ranks = (mixed.argsort(0).argsort(0) + .5) / len(mixed)
+    labels = [np.interp(rank, quantiles.index, quantiles[axis]) for rank, axis in zip(ranks.T, AXES)]
+    return sound, np.transpose(labels)
+
+
+def best_attainable_rho():
+    """Spearman's rho per axis of a perfect reading of the sound with the labels: no model can expect more.
+
+    The two are jointly normal (nearly: a mixture of genres) with correlation r = sqrt(KNOWABLE), for which
+    rho = 6 / pi * arcsin(r / 2). On a finite test set it scatters around this value like any rho.
+    """
+    return {axis: float(6 / np.pi * np.arcsin(np.sqrt(share) / 2)) for axis, share in KNOWABLE.items()}
+
+
+def compose(clip, seconds=10.):
+    """Turn a row of `plan` into a song: tempo, metre, key, mode, chords, groove, arrangement (Notebook 04).
+
+    Returns a namespace: `style`, `seconds`, `affect` (of the sound, in order of AXES), `tempo` (beats per minute),
+    `metre` (beats per bar), `tonic` (0 is C), `scale` (semitones), `chords` (scale degrees for each step, a quarter
+    of a beat), `times` (onset in s of each step, and the end), `parts` (what plays and how), `brightness` (0 to 7),
+    and `rng`, the random numbers left to the players.
+    """
+    style, rng = STYLES[clip["genre"]], np.random.default_rng(int(clip["seed"]))
+    valence, energy, dance = affect = tuple(float(clip[f"sound_{axis}"]) for axis in AXES)
+    parts = {}
+    for part in ("drums", "bass", "chords", "lead"):
+        source = STYLES[rng.choice(GENRES)] if rng.random() < BORROW else style
+        parts[part] = str(rng.choice(getattr(source, part).split()))
+    tempo = rng.uniform(*style.tempo) * 2 ** (.4 * (energy - .5) + .2 * (valence - .5))
+    tempo *= (120 / tempo) ** (.4 * dance)
+    metre = int(rng.choice(list(style.metre)))
+    tonic = ANY.split().index(rng.choice((style.keys if rng.random() < .6 else ANY).split()))
+    major, minor, size, beats, progressions = CHANGES[rng.choice(style.changes.split())]
+    is_minor = rng.random() < np.clip(style.minor + 1.4 * (.5 - valence), .03, .97)
+    steps = int(np.ceil(seconds * tempo / 15)) + 1
+    roots = np.roll([int(degree) for degree in rng.choice(progressions).split()], -rng.integers(4))
+    shape = (0, 4, 7) if size == 2 else range(0, 2 * size, 2)
+    chord = {root: [root + degree for degree in shape] for root in roots}
+    chords = [chord[root] for root in np.resize(np.repeat(roots, beats * metre), steps)]
+    times = _times(steps, tempo, style.swing, dance, parts["drums"] == "none", rng)
+    brightness = int(np.clip(round(3.5 + 1.2 * style.tone + 4 * (energy - .5) + rng.normal(0, 1)), 0, 7))
+    return SimpleNamespace(style=style, seconds=seconds, affect=affect, tempo=tempo, metre=metre, tonic=tonic,
+                           scale=SCALES[minor if is_minor else major], chords=chords, times=times, parts=parts,
+                           brightness=brightness, rng=rng)
+
+
+def _times(steps, tempo, swing, dance, free, rng):
+    """Onsets [steps + 1] in s: the less danceable, the more the tempo drifts and the players stray."""
+    step, drift = np.arange(steps + 1), (1 - dance) * (.16 if free else .04)
+    wave = np.sin(2 * np.pi * (step / rng.uniform(24, 56) + rng.random())) + rng.normal(0, .3, steps + 1)
+    times = np.append(0, np.cumsum(15 / tempo * (1 + drift * wave))[:-1])
+    late = np.array([0, .2, .66, .2])[step % 4] * swing * 15 / tempo
+    return np.maximum(times + late + rng.normal(0, .022 * (1 - dance), steps + 1), 0)
+
+
+def render(clip, seconds=10.):
+    """Compose and play one row of `plan`: float32 [seconds * 22050], mono, in [-1, 1] (Notebook 04).
+
+    The same row gives the same samples; another length gives another take of the song, not a prefix of it.
+    """
+    song = compose(clip, seconds)
+    melodic = _part(song, "chords")
+    if song.affect[1] + song.rng.normal(0, .1) > .15:
+        melodic = melodic + .8 * _part(song, "lead")
+    drive = 2 * song.style.drive * (.3 + 1.4 * song.affect[1])
+    if drive > .1:
+        level = np.sqrt(np.mean(melodic**2)) + 1e-9
+        melodic = 1.5 * level * np.tanh(drive * melodic / level)
+    return _master(song, 1.1 * _part(song, "bass") + melodic + 1.5 * _drums(song))
+
+
+def _pattern(song, text, keep):
+    """Steps on which a part plays, bool [steps]: a loop of two bars, its off-beats kept with chance `keep`."""
+    bar = 4 * song.metre
+    kept = (song.rng.random(2 * bar) < keep) | (np.arange(2 * bar) % 4 == 0)
+    return np.resize(np.tile([mark == "x" for mark in text[:bar]], 2) & kept, len(song.chords))
+
+
+def _accents(song):
+    """Gain [steps]: beats stand out in danceable music, quiet music breathes."""
+    _, energy, dance = song.affect
+    step, bar = np.arange(len(song.chords)), 4 * song.metre
+    beats = np.where(step % 4, 1 - .5 * dance, 1) * np.where(step % bar, 1, 1 + .3 * dance)
+    swell = 1 + .6 * (1 - energy) * np.sin(2 * np.pi * (step / bar / 4 + song.rng.random()))
+    return beats * swell * np.exp(song.rng.normal(0, .4 * (1 - energy), len(step)))
+
+
+def _add(track, sound, time, gain):
+    """Mix `sound` into `track`, in place, from `time` in s."""
+    start = int(time * SAMPLE_RATE)
+    size = max(0, min(len(sound), len(track) - start))
+    track[start:start + size] += np.float32(gain) * sound[:size]
+
+
+def _part(song, role):
+    """Play the bass, the chords or the lead: float32 [samples]."""
+    track = np.zeros(int(song.seconds * SAMPLE_RATE), np.float32)
+    if song.parts[role] == "none":
+        return track
+    name, manner = song.parts[role].split(":")
+    pattern, share = MANNERS[manner]
+    on = _pattern(song, pattern, .25 + .75 * song.affect[1])
+    if manner in ("hold", "root"):
+        on[1:] |= [now is not before for now, before in zip(song.chords[1:], song.chords)]
+    steps = np.flatnonzero(on)
+    lengths = np.diff(song.times[np.append(steps, len(on))]) * share * (1.25 - .6 * song.affect[0])  # s
+    gains = .35 * _accents(song)[steps]
+    for step, pitches, length, gain in zip(steps, _pitches(song, role, steps), lengths, gains):
+        for i, pitch in enumerate(pitches):
+            sound = note(name, pitch, int(np.clip(round(8 * length), 1, 24)), song.brightness)
+            _add(track, sound, song.times[step] + .01 * i * (manner == "strum"), gain / len(pitches) ** .5)
+    return track
+
+
+def _pitches(song, role, steps):
+    """MIDI pitches of a part at each of `steps`: roots, chord tones, or a walk that returns to chord tones."""
+    name, manner = song.parts[role].split(":")
+    low = TIMBRES[name].low + {"bass": 0, "chords": 0, "lead": 7}[role]
+    low += 0 if role == "bass" else round(12 * (song.affect[0] - .5))  # happy is high
+    walk, moves, result = 2, song.rng.choice([-2, -1, -1, 0, 1, 1, 2], 8 * song.metre), []
+    for count, step in enumerate(steps):
+        chord = song.chords[step]
+        if role == "bass":
+            pattern = {"octave": (0, 7, 0, 7), "walk": (0, 2, 4, 5)}.get(manner, (0, 0, 0, 0))
+            degrees = [(chord[0] + 3) % 7 - 3 + pattern[count % 4]]
+        elif manner == "roll":
+            degrees = [(chord + [chord[0] + 7])[(0, 1, 2, 1, 3, 2)[count % 6] % (len(chord) + 1)]]
+        elif role == "chords":
+            degrees = chord
+        else:
+            walk += 0 if manner == "rap" and step % 4 else moves[step % len(moves)] - round((walk - 3) / 6)
+            degrees = [walk if step % 8 else min(chord, key=lambda tone: abs(tone - walk))]
+        tonic = low + (song.tonic - low) % 12
+        result.append([int(tonic + song.scale[degree % 7] + 12 * (degree // 7)) for degree in degrees])
+    return result
+
+
+@lru_cache(maxsize=1000)
+def note(name, pitch, eighths, brightness):
+    """One note, float32 [samples], peak about 1; cached (some 100 MB at most), as clips share notes.
+
+    `name` of a timbre, `pitch` as MIDI number, length in `eighths` of a second, `brightness` 0 to 7.
+    """
+    timbre, f0 = TIMBRES[name], 440 * 2 ** ((pitch - 69) / 12)
+    time = np.arange(int((eighths / 8 + .05) * SAMPLE_RATE)) / SAMPLE_RATE
+    cutoff = 500 * 2 ** (.6 * brightness)  # Hz: 500 to 9,200
+    if timbre.kind == "string":
+        sound = _string(f0, len(time), cutoff / timbre.partials)
+    else:
+        table = fft.irfft(np.append(0, -.5j * _spectrum(timbre, f0, cutoff)), 2048)  # one period
+        bend = timbre.vibrato / 1200 * np.minimum(time / .4, 1) * np.sin(2 * np.pi * 5.5 * time)  # octaves
+        sound = table[np.int64(2048 * np.cumsum(f0 / SAMPLE_RATE * 2**bend)) % 2048]
+    envelope = np.minimum(1, np.minimum(time / timbre.attack, (time[-1] - time) / .04))
+    if timbre.decay:
+        envelope *= np.exp(-time / timbre.decay)
+    return np.float32(timbre.gain * envelope * sound / np.abs(sound).max())
+
+
+def _spectrum(timbre, f0, cutoff):
+    """Amplitudes of the harmonics of `f0` Hz up to 9.5 kHz, softened above `cutoff` Hz."""
+    n = np.arange(1, np.clip(int(9500 / f0), 2, 60) + 1)
+    if timbre.kind == "pulse":
+        amplitudes = np.abs(np.sin(np.pi * n / 4)) / n  # a quarter of the period high
+    elif timbre.kind == "voice":
+        amplitudes = .3 / n + sum(1 / (1 + ((n * f0 - centre) / width) ** 2) for centre, width in FORMANTS)
+    elif isinstance(timbre.partials, tuple):
+        amplitudes = np.append(timbre.partials, np.zeros(len(n)))[:len(n)]
+    else:
+        amplitudes = n ** -float(timbre.partials)
+    return amplitudes / np.sqrt(1 + (n * f0 / cutoff) ** 2)
+
+
+def _string(f0, size, cutoff):
+    """A plucked string after Karplus and Strong (1983): noise in a loop of one period that dulls it each turn."""
+    period, fraction = divmod(SAMPLE_RATE / f0, 1)
+    period, fraction = int(period), np.clip(fraction, .1, .9)
+    burst, loop = np.zeros(size), np.zeros(period + 2)
+    burst[:period] = np.random.default_rng(period).uniform(-1, 1, period)
+    loop[0], loop[-2], loop[-1] = 1, .996 * (fraction - 1), -.996 * fraction
+    pole = np.exp(-2 * np.pi * cutoff / SAMPLE_RATE)
+    return signal.lfilter([1], loop, signal.lfilter([1 - pole], [1, -pole], burst))
+
+
+def _drums(song):
+    """Play the drum kit: float32 [samples]."""
+    track, rng = np.zeros(int(song.seconds * SAMPLE_RATE), np.float32), song.rng
+    kick, snare, hat = DRUMS[song.parts["drums"]]
+    if not kick:
+        return track
+    _, energy, dance = song.affect
+    time = np.arange(SAMPLE_RATE // 3) / SAMPLE_RATE
+    noise = rng.standard_normal(len(time))
+    tuning = rng.uniform(.85, 1.2) * (2 if song.parts["drums"] == "hand" else 1)
+    sharp = signal.lfilter([1, -.92], [1], noise)
+    sweep = np.sin(2 * np.pi * tuning * np.cumsum(48 + 110 * np.exp(-40 * time)) / SAMPLE_RATE)
+    skin = .5 * np.sin(2 * np.pi * 185 * tuning * time) + (.15 + .3 * energy) * noise
+    kick = "x...x...x...x..." if rng.random() < dance - .4 else kick
+    for text, sound, keep, level in (
+            (kick, sweep * np.exp(-12 * time), .4 + .6 * dance, .35 + .9 * dance),
+            (snare, skin * np.exp(-rng.uniform(12, 25) * time), .5 + .5 * energy, .35 + .4 * dance),
+            (hat, .3 * sharp * np.exp(-rng.uniform(35, 90) * time), .1 + .9 * energy, .3 + .7 * energy)):
+        accents = _accents(song)
+        for step in np.flatnonzero(_pattern(song, text, keep)):
+            _add(track, sound.astype(np.float32), song.times[step], .5 * level * accents[step])
+    return track
+
+
+def _master(song, mix):
+    """Record a mix: room, equaliser, tape noise, compression, level. float32 [samples]."""
+    rng, style, energy = song.rng, song.style, song.affect[1]
+    wet = np.float32(np.clip(style.room + rng.normal(0, .15), 0, 1))
+    decay = np.linspace(0, 6, int(SAMPLE_RATE * (.2 + 1.2 * wet)))
+    tail = np.float32(rng.standard_normal(len(decay)) * np.exp(-decay))
+    size = fft.next_fast_len(len(mix) + len(tail), real=True)
+    octaves = np.log2(np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 20) / 1000)  # above 1 kHz
+    tilt = 2 * style.tone + 3.5 * (energy - .5) + rng.normal(0, COLOUR / 2)  # dB per octave
+    colour = np.interp(octaves, np.linspace(-5, 3.5, 7), rng.normal(0, COLOUR, 7)) + tilt * octaves
+    gain = np.float32(10 ** (colour / 20) * (octaves > -5))  # nothing below 31 Hz
+    room = 1 + wet * fft.rfft(tail / np.sqrt(np.sum(tail**2)), size)
+    mix = fft.irfft(fft.rfft(mix, size) * room * gain, size)[:len(mix)]
+    mix /= np.sqrt(np.mean(mix**2))
+    mix += 10 ** (-(style.hiss + rng.normal(0, 8)) / 20) * rng.standard_normal(len(mix)).astype(np.float32)
+    press = .1 + .6 * energy  # a loud master is a squeezed one
+    return np.float32(10 ** ((14 * energy - 16) / 20) * np.tanh(press * mix) / np.tanh(4 * press))

@@ -1,0 +1,183 @@
+"""The first and the last cell of every notebook: what is used, and what came out (all notebooks)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import time
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, build, data
+from .evaluation import Estimate
+
+PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "librosa")
+
+
+@dataclasses.dataclass
+class Session:
+    """What a notebook works with."""
+
+    notebook: str
+    parameters: dict
+    root: Path  # the data set
+    dataset: dict  # name, kind ("procedural", "audio" or "arrays") and what else is known of it
+    output_dir: Path
+    device: str  # "cpu" or "cuda"
+    threads: int
+    started: float
+
+    @property
+    def note(self) -> str:
+        """The sentence that goes with every table and figure of results."""
+        if self.dataset["kind"] == "procedural":
+            return f"Data: {self.dataset['name']}, procedural music. These numbers say nothing about real music."
+        return f"Data: {self.dataset['name']}."
+
+
+def find_data(data_root="") -> Path:
+    """The data set to use: `data.find_root`, else the demo corpus, made at first use with a progress bar."""
+    return data.find_root(data_root) or build.make_demo()
+
+
+def start(notebook: str, namespace: dict) -> Session:
+    """Find the data, choose device and threads, seed, and print what is used.
+
+    Call it in the cell after the parameters, as `session = lab.start("05_lstm", globals())`: every plain value
+    (number, text, list) defined so far is a parameter of this run and will stand in its record. Honoured among
+    them are `data_root`, `output_dir` and `seed`.
+
+    The number of threads is $LABUTILS_THREADS, else 1: the lab's recurrent models run slower on two threads than
+    on one, and one thread gives the same bits on every machine of a kind.
+    """
+    import torch
+
+    parameters = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and isinstance(value, (bool, int, float, str, list)) and name not in ("In", "Out")
+    }
+    root = find_data(parameters.get("data_root", ""))
+    dataset = data.provenance(root)
+    threads = int(os.environ.get("LABUTILS_THREADS", "1"))
+    torch.set_num_threads(threads)
+    torch.manual_seed(parameters.get("seed", 0))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    named = parameters.get("output_dir") or os.environ.get("LABUTILS_OUTPUT")
+    output_dir = Path(named) if named else data.home().parent / "runs" / dataset["name"]
+    session = Session(notebook, parameters, root, dataset, output_dir, device, threads, time.perf_counter())
+    warnings.simplefilter("once", data.DataWarning)
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
+    lines = {
+        "data": f"{dataset['name']} ({dataset['kind']}) in {_short(root)}",
+        "device": f"{device}, {threads} thread{'s' * (threads > 1)}",
+        "software": f"Python {platform.python_version()}, torch {torch.__version__}, labutils {__version__}",
+        "output": _short(output_dir),
+    }
+    print("\n".join(f"{name:9} {text}" for name, text in lines.items()))
+    if dataset["kind"] == "procedural":
+        print(f"note      {session.note}")
+    return session
+
+
+def record(session: Session, metrics: dict[str, Estimate | float]) -> Path:
+    """Write `<output_dir>/records/<notebook>.json`: parameters, data, versions, seconds and the metrics.
+
+    Metric names are flat, such as `lstm.mel_raw.test.macro_f1`; values are `Estimate`s or plain numbers.
+    """
+    seed = int(session.parameters.get("seed", 0))
+    rows = []
+    for name, value in metrics.items():
+        estimate = value if isinstance(value, Estimate) else Estimate(float(value), np.nan, np.nan, 0)
+        seeds = " ".join(str(seed + i) for i in range(estimate.seeds))
+        numbers = {"value": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
+        numbers = {key: None if np.isnan(number) else round(float(number), 6) for key, number in numbers.items()}
+        rows.append({"metric": name, **numbers, "n": estimate.n, "seed": seeds})
+    content = {
+        "notebook": session.notebook,
+        "parameters": session.parameters,
+        "dataset": {**session.dataset, "root": str(session.root)},
+        "versions": {"python": platform.python_version(), "labutils": __version__, **_versions()},
+        "device": session.device,
+        "threads": session.threads,
+        "seconds": round(time.perf_counter() - session.started, 1),
+        "metrics": rows,
+    }
+    path = session.output_dir / "records" / f"{session.notebook}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".part{os.getpid()}")
+    part.write_text(json.dumps(content, indent=1))
+    os.replace(part, path)
+    print(f"{len(rows)} metrics in {_short(path)}")
+    return path
+
+
+def source(*functions):
+    """The package's own source of functions or classes, to be shown where a notebook teaches them."""
+    import inspect
+
+    from IPython.display import Code
+
+    return Code("\n\n".join(inspect.getsource(function).rstrip() for function in functions), language="python")
+
+
+def describe(root) -> str:
+    """A data set in words: classes, axes, splits, lengths, provenance, problems. `labutils data info` prints it."""
+    root = data.find_root(root)
+    lines = [f"{root}"]
+    lines += [f"  {name}: {value}" for name, value in data.provenance(root).items()]
+    for (task, kind), folder in data.FOLDERS.items():
+        if not (root / folder).is_dir():
+            lines.append(f"{folder}: missing")
+            continue
+        for split in ("train", "test"):
+            lines += _describe_split(root, task, kind, split)
+    return "\n".join(lines)
+
+
+def _describe_split(root: Path, task: str, kind: str, split: str) -> list[str]:
+    name = f"{data.FOLDERS[task, kind]}/{split}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", data.DataWarning)
+        try:
+            clips = data.SpectrogramDataset(root, task, split, time=kind, class_mapping="none")
+        except data.DataError as error:
+            return [f"{name}: {error}"]
+    shortest, median, longest = np.quantile(clips.lengths, [0, 0.5, 1]).astype(int)
+    unit = "frames of 23.2 ms" if kind == "raw" else "beats"
+    lines = [f"{name}: {len(clips)} clips of {shortest} to {longest} {unit} (median {median})"]
+    if task == "genre":
+        counts = np.bincount(clips.labels, minlength=len(clips.classes))
+        lines.append("  " + ", ".join(f"{genre} {n}" for genre, n in zip(clips.classes, counts)))
+    elif clips.labelled:
+        means = zip(clips.axes, clips.labels.mean(axis=0), clips.labels.std(axis=0))
+        lines.append("  " + ", ".join(f"{axis} {mean:.2f} +- {std:.2f}" for axis, mean, std in means))
+    else:
+        lines.append(f"  axes {', '.join(clips.axes)}, without labels")
+    problems = clips.store.problems + clips.problems
+    return lines + [f"  problem: {problem}" for problem in problems[:5]] + (
+        [f"  ... and {len(problems) - 5} more problems"] if len(problems) > 5 else []
+    )  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def _short(path: Path) -> str:
+    """A path relative to the checkout or the current folder where it lies in one of them."""
+    for base in (Path(__file__).resolve().parents[1], Path.cwd()):
+        if path.resolve().is_relative_to(base):
+            return path.resolve().relative_to(base).as_posix()
+    return str(path)

@@ -1,0 +1,279 @@
+"""Backbones and heads (notebooks 05, 07-10).
+
+A backbone maps a padded batch [B, T, F] with its lengths [B] to one vector per clip [B, D]; a head maps that to
+genre logits or affect values. Every backbone carries its own input standardisation and gives the same result
+whatever the padding: a clip's prediction does not depend on the batch it is in.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def length_mask(lengths: Tensor, num_frames: int) -> Tensor:
+    """True on real frames, False on padding: lengths [B] -> bool [B, T]. Notebook 04."""
+    return torch.arange(num_frames, device=lengths.device) < lengths[:, None]
+
+
+def masked_mean_max(x: Tensor, lengths: Tensor) -> Tensor:
+    """Mean and maximum over the real frames: [B, T, D] -> [B, 2 D]. Notebook 05."""
+    mask = length_mask(lengths, x.shape[1])[..., None]
+    mean = (x * mask).sum(dim=1) / lengths[:, None]
+    return torch.cat([mean, x.masked_fill(~mask, -torch.inf).amax(dim=1)], dim=1)
+
+
+def reverse_sequences(x: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse each sequence within its length, padding stays: [B, T, D] -> [B, T, D]. Notebook 05."""
+    steps = torch.arange(x.shape[1], device=x.device)
+    index = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+    return x.gather(1, index[..., None].expand_as(x))
+
+
+class InputNorm(nn.Module):
+    """Standardise features with the training split's mean and deviation, keep padding at zero. Notebook 05.
+
+    Until `fit` is called it is the identity. The statistics are buffers: they travel with the checkpoint.
+    """
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("deviation", torch.ones(num_features))
+
+    def fit(self, dataset) -> None:
+        mean, deviation = dataset.statistics()
+        self.mean.copy_(torch.from_numpy(mean))
+        self.deviation.copy_(torch.from_numpy(deviation))
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation * length_mask(lengths, x.shape[1])[..., None]
+
+
+def average_frames(x: Tensor, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Mean of each run of `frames` frames, the last run of a clip may be shorter: [B, T, F] -> [B, T', F].
+
+    Notebook 05. Needs zeros in the padding. Returns the averages and their lengths, T' = ceil(T / frames).
+    """
+    if frames == 1:
+        return x, lengths
+    x = F.pad(x, (0, 0, 0, -x.shape[1] % frames))
+    sums = x.unflatten(1, (-1, frames)).sum(dim=2)
+    starts = torch.arange(sums.shape[1], device=x.device) * frames
+    counts = (lengths[:, None] - starts).clamp(1, frames)
+    return sums / counts[..., None], (lengths + frames - 1) // frames
+
+
+class BiLSTM(nn.Module):
+    """A bidirectional LSTM layer on padded sequences, equal to the packed one in outputs and gradients.
+
+    Notebook 05. Two one-way LSTMs; the second reads each clip reversed within its length. On a CPU this costs what
+    a padded LSTM costs, where `pack_padded_sequence` grows with the square of T as soon as lengths differ.
+    [B, T, D] -> [B, T, 2 H]; steps beyond a clip's length are not defined.
+    """
+
+    def __init__(self, num_features: int, hidden: int):
+        super().__init__()
+        self.forward_lstm = nn.LSTM(num_features, hidden, batch_first=True)
+        self.backward_lstm = nn.LSTM(num_features, hidden, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        ahead, _ = self.forward_lstm(x)
+        back, _ = self.backward_lstm(reverse_sequences(x, lengths))
+        return torch.cat([ahead, reverse_sequences(back, lengths)], dim=2)
+
+
+class LSTMBackbone(nn.Module):
+    """Bidirectional LSTM over frames or beats: [B, T, F], [B] -> [B, D]. Notebook 05.
+
+    Parameters
+    ----------
+    hidden : units per direction.   num_layers : stacked BiLSTM layers.   dropout : on the output vector.
+    pooling : "mean_max" over time (D = 4 hidden); "last": each direction's last state (D = 2 hidden);
+        "last_index": both directions read at the last frame, as in the report, where the backward direction
+        has seen one frame only (D = 2 hidden).
+    frames_per_step : this many frames are averaged into one step.   normalise : fit the input standardisation.
+    """
+
+    def __init__(self, num_features, hidden=64, *, num_layers=1, pooling="mean_max", frames_per_step=1, dropout=0.2,
+                 normalise=True):  # fmt: skip
+        super().__init__()
+        if pooling not in ("mean_max", "last", "last_index"):
+            raise ValueError(f"pooling {pooling!r} is unknown; choose mean_max, last or last_index")
+        self.pooling, self.frames_per_step, self.normalise = pooling, frames_per_step, normalise
+        self.norm = InputNorm(num_features)
+        sizes = [num_features] + [2 * hidden] * (num_layers - 1)
+        self.layers = nn.ModuleList(BiLSTM(size, hidden) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+        self.num_outputs = hidden * (4 if pooling == "mean_max" else 2)
+
+    def extra_repr(self) -> str:
+        return f"pooling={self.pooling}, frames_per_step={self.frames_per_step}, normalise={self.normalise}"
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        x = self.norm(x, lengths)  # [B, T, F]
+        x, lengths = average_frames(x, lengths, self.frames_per_step)  # [B, T', F]
+        for layer in self.layers:
+            x = layer(x, lengths)  # [B, T', 2 H]
+        if self.pooling == "mean_max":
+            return self.dropout(masked_mean_max(x, lengths))  # [B, 4 H]
+        last = x[torch.arange(len(x), device=x.device), lengths - 1]  # [B, 2 H]
+        if self.pooling == "last":
+            hidden = x.shape[2] // 2
+            last = torch.cat([last[:, :hidden], x[:, 0, hidden:]], dim=1)
+        return self.dropout(last)
+
+
+class CNNBackbone(nn.Module):
+    """Blocks of Conv -> BatchNorm -> ReLU -> MaxPool on the spectrogram as a one-channel image. Notebook 07.
+
+    [B, T, F], [B] -> [B, D]. The frequency axis is kept up to the output; over time mean and maximum of the real
+    frames are taken (D = 2 C F'). With `num_frames` the time axis is kept too, as in the report: every clip is cut
+    or padded to that many frames and the last maps are flattened.
+
+    Parameters
+    ----------
+    channels : output channels of the blocks.   padding : of the 3 x 3 kernels; the report used 0.
+    frames_per_step, bands_per_step : average this many frames and bands before the first block.
+    """
+
+    def __init__(self, num_features, channels=(16, 32, 64, 64), *, padding=1, frames_per_step=1, bands_per_step=1,
+                 num_frames=None, dropout=0.2, normalise=True):  # fmt: skip
+        super().__init__()
+        self.frames_per_step, self.bands_per_step, self.num_frames = frames_per_step, bands_per_step, num_frames
+        self.padding, self.normalise = padding, normalise
+        self.norm = InputNorm(num_features)
+        sizes = [1, *channels]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, o, 3, padding=padding), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True))
+            for i, o in pairwise(sizes)
+        )  # fmt: skip
+        self.dropout = nn.Dropout(dropout)
+        self.minimum = self._size_before(1)
+        bands = self._size_after(max(num_features // bands_per_step, self.minimum))
+        steps = 2 if num_frames is None else self._size_after(max(num_frames // frames_per_step, self.minimum))
+        self.num_outputs = channels[-1] * bands * steps
+
+    def extra_repr(self) -> str:
+        names = ("frames_per_step", "bands_per_step", "num_frames", "padding", "normalise")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
+    def _size_after(self, size):
+        """Length of an axis after the blocks; works on ints and on tensors of lengths."""
+        for _ in self.blocks:
+            size = (size - 2 * (1 - self.padding) + 1) // 2
+        return size
+
+    def _size_before(self, size: int) -> int:
+        """The smallest axis that the blocks map to `size`."""
+        for _ in self.blocks:
+            size = 2 * size - 1 + 2 * (1 - self.padding)
+        return size
+
+    def feature_maps(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The last block's maps [B, C, T', F'] and their lengths [B]."""
+        x = self.norm(x, lengths)  # [B, T, F]
+        if self.num_frames is not None:
+            x = F.pad(x, (0, 0, 0, max(self.num_frames - x.shape[1], 0)))[:, : self.num_frames]
+            lengths = lengths.clamp(max=self.num_frames)
+        x, lengths = average_frames(x, lengths, self.frames_per_step)  # [B, T1, F]
+        x = F.avg_pool1d(x, self.bands_per_step) if self.bands_per_step > 1 else x  # [B, T1, F1]
+        x = F.pad(x, (0, max(self.minimum - x.shape[2], 0), 0, max(self.minimum - x.shape[1], 0)))
+        x, lengths = x[:, None], lengths.clamp(min=self.minimum)  # [B, 1, T1, F1]
+        for conv, batch_norm, relu, max_pool in self.blocks:
+            x = relu(batch_norm(conv(x)))  # [B, C, T, F]
+            lengths = lengths - 2 * (1 - self.padding)
+            x = max_pool(x * length_mask(lengths, x.shape[2])[:, None, :, None])  # [B, C, T/2, F/2]
+            lengths = (lengths + 1) // 2
+        return x, lengths
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        x, lengths = self.feature_maps(x, lengths)  # [B, C, T', F']
+        if self.num_frames is not None:
+            return self.dropout(x.flatten(1))  # [B, C T' F']
+        return self.dropout(masked_mean_max(x.transpose(1, 2).flatten(2), lengths))  # [B, 2 C F']
+
+
+class ASTBackbone(nn.Module):
+    """A small audio spectrogram transformer. Notebook 07; Gong, Chung and Glass (2021), arXiv:2104.01778.
+
+    [B, T, F], [B] -> [B, width]. The spectrogram is cut into patches of `patch_frames` x F, each becomes one token
+    with a sinusoidal position; padding is masked out of the attention; the output is the class token's vector.
+    """
+
+    def __init__(self, num_features, width=64, *, depth=2, num_heads=4, patch_frames=4, dropout=0.1, normalise=True):
+        super().__init__()
+        self.patch_frames, self.normalise = patch_frames, normalise
+        self.norm = InputNorm(num_features)
+        self.embed = nn.Linear(patch_frames * num_features, width)
+        self.class_token = nn.Parameter(0.02 * torch.randn(width))
+        layer = nn.TransformerEncoderLayer(width, num_heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.num_outputs = width
+
+    def extra_repr(self) -> str:
+        return f"patch_frames={self.patch_frames}, normalise={self.normalise}"
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        x = self.norm(x, lengths)  # [B, T, F]
+        x = F.pad(x, (0, 0, 0, -x.shape[1] % self.patch_frames))
+        x = self.embed(x.unflatten(1, (-1, self.patch_frames)).flatten(2))  # [B, P, width]
+        x = x + sinusoids(x.shape[1], x.shape[2], x.device)
+        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)  # [B, 1 + P, width]
+        real = length_mask((lengths + self.patch_frames - 1) // self.patch_frames + 1, x.shape[1])
+        return self.encoder(x, src_key_padding_mask=~real)[:, 0]  # [B, width]
+
+
+def sinusoids(num_positions: int, width: int, device=None) -> Tensor:
+    """Position codes [P, width] of Vaswani et al. (2017): sines and cosines of falling frequency. Notebook 07."""
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-9.21 / width))  # 1 to 1/10000
+    angles = torch.arange(num_positions, device=device)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Classifier(nn.Module):
+    """Genre logits [B, C] from a backbone. Notebook 05."""
+
+    def __init__(self, backbone: nn.Module, num_classes: int):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(backbone.num_outputs, num_classes)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.head(self.backbone(x, lengths))
+
+
+class Regressor(Classifier):
+    """One affect value per clip, [B], from a backbone. Notebook 08."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__(backbone, 1)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return super().forward(x, lengths).squeeze(1)
+
+
+class MultitaskRegressor(nn.Module):
+    """One value per axis, [B, A], from a shared backbone with one head per axis. Notebook 10."""
+
+    def __init__(self, backbone: nn.Module, num_axes: int):
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleList(nn.Linear(backbone.num_outputs, 1) for _ in range(num_axes))
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        shared = self.backbone(x, lengths)
+        return torch.cat([head(shared) for head in self.heads], dim=1)
+
+
+class MultitaskLoss(nn.Module):
+    """Weighted sum of the axes' mean squared errors: predictions [B, A], targets [B, A] -> scalar. Notebook 10."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", torch.as_tensor(weights, dtype=torch.float32))
+
+    def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return (self.weights * ((predictions - targets) ** 2).mean(dim=0)).sum()

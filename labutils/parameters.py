@@ -1,0 +1,152 @@
+"""Which notebooks there are, which are chosen, and which parameters each gets: the input of `labutils run`."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+
+import nbformat
+import yaml
+
+SET_BY_OPTION = {"data_root": "--data", "output_dir": "--out"}
+
+
+class UsageError(ValueError):
+    """The command asks for something that cannot be done; the message says what can."""
+
+
+@dataclasses.dataclass
+class Notebook:
+    """A notebook and what is known of its run."""
+
+    name: str
+    path: Path
+    num_cells: int
+    needs: list[str]  # names of notebooks that run before it
+    defaults: dict  # of its parameters
+    parameters: dict = dataclasses.field(default_factory=dict)  # given in this run
+    state: str = "waiting"  # running, ok, FAILED, skipped
+    reason: str = ""  # of a failure
+    seconds: float = 0.0
+    cells_done: int = 0
+
+
+def load_notebooks(folder: Path) -> list[Notebook]:
+    """The notebooks of a folder, with what they need and the literals of the cell tagged `parameters`."""
+    found = []
+    for path in sorted(folder.glob("*.ipynb")):
+        try:
+            content = nbformat.read(path, as_version=4)
+        except nbformat.reader.NotJSONError as error:
+            raise UsageError(f"{path}: is not a notebook; restore it or take it out of the folder") from error
+        defaults = {}
+        for cell in content.cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                statements = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+                defaults = {node.targets[0].id: ast.literal_eval(node.value) for node in statements}
+        needs = list(content.metadata.get("labutils", {}).get("needs", []))
+        found.append(Notebook(path.stem, path.resolve(), len(content.cells), needs, defaults))
+    if not found:
+        raise UsageError(f"{folder}: no notebooks there; give their folder as --notebooks")
+    return found
+
+
+def select(every: list[Notebook], only: str) -> list[Notebook]:
+    """The notebooks that `only` lists by number ("05", "5") or name; all if it is empty."""
+    chosen = set()
+    for word in filter(None, re.split(r"[,\s]+", only)):
+        names = {notebook.name for notebook in every if _is_called(notebook, word)}
+        if not names:
+            raise UsageError(f"--only {word}: no such notebook; there are {', '.join(n.name for n in every)}")
+        chosen |= names
+    return [notebook for notebook in every if not chosen or notebook.name in chosen]
+
+
+def read_file(path) -> dict:
+    """A yaml file of parameters; None: none."""
+    if not path:
+        return {}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not valid yaml ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: must hold lines NAME: VALUE")
+    return content
+
+
+def read_pairs(pairs: list[str]) -> dict:
+    """Parameters from "NAME=VALUE" strings; a value is read as yaml."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise UsageError(f"-p {pair}: write it as NAME=VALUE")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"-p {pair}: the value is not valid yaml; put it in quotes") from error
+    return values
+
+
+def assign(chosen: list[Notebook], every: list[Notebook], from_file: dict, from_pairs: dict) -> None:
+    """Give each chosen notebook its parameters: the file's, then those of its section in the file, then the pairs'.
+
+    A name in the file may belong to a notebook that is not chosen, so that one file serves any `--only`.
+
+    Raises
+    ------
+    UsageError : a name that no notebook has, a value of another type than the default.
+    """
+    general, sections = {}, {}
+    for key, value in from_file.items():
+        owners = [notebook for notebook in every if _is_called(notebook, key)]
+        if not owners:
+            general[str(key)] = value
+            continue
+        if not isinstance(value, dict | None):
+            raise UsageError(f"{key}: the section of a notebook must hold lines NAME: VALUE")
+        _check_names(value or {}, owners)
+        sections |= {notebook.name: value or {} for notebook in owners}
+    _check_names(general, every)
+    _check_names(from_pairs, chosen)
+    for notebook in chosen:
+        values = general | sections.get(notebook.name, {}) | from_pairs
+        shared = [name for name in notebook.defaults if name in values]
+        notebook.parameters |= {name: _checked(name, values[name], notebook) for name in shared}
+
+
+def _is_called(notebook: Notebook, word) -> bool:
+    """Whether a name or a number means this notebook; yaml reads the key 05 as the number 5."""
+    return str(word) == notebook.name or str(word).zfill(2) == notebook.name.split("_")[0]
+
+
+def _check_names(values: dict, notebooks: list[Notebook]) -> None:
+    valid = sorted({name for notebook in notebooks for name in notebook.defaults} - set(SET_BY_OPTION))
+    for name in values:
+        if name in SET_BY_OPTION:
+            raise UsageError(f"parameter {name} is set by {SET_BY_OPTION[name]}")
+        if name not in valid:
+            close = difflib.get_close_matches(str(name), valid, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise UsageError(f"unknown parameter {name}{hint} Valid names: {', '.join(valid) or 'none'}")
+
+
+def _checked(name: str, value, notebook: Notebook):
+    """The value, if it is of the default's type; 1e-3, which yaml reads as text, and 1 become floats."""
+    default = notebook.defaults[name]
+    if isinstance(default, float) and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if default is not None and type(value) is not type(default):
+        expected = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        kind = expected.get(type(default), f"a {type(default).__name__}")
+        raise UsageError(f"parameter {name} of {notebook.name}: {value!r} is not {kind} (default: {default!r})")
+    return value

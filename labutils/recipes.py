@@ -1,0 +1,142 @@
+"""The models the notebooks train, by name, in one place: data, architecture and settings (notebooks 05-10).
+
+Notebook 06 evaluates the models of 05, 09 starts from those of 07: all of them call the functions here, and the
+cache of `training.fit_or_load` makes sure that the same call trains once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+
+from . import models
+from .data import DataError, SpectrogramDataset, stratified_split
+from .training import Fitted, Settings, fit_or_load, freeze
+
+VAL_FRACTION = 0.15  # of the training split, for early stopping; another seed, another part
+TEST_FRACTION = 0.25  # of the affect training split, where the test split has no labels; the same for all seeds
+BACKBONES = {"lstm": models.LSTMBackbone, "cnn": models.CNNBackbone, "ast": models.ASTBackbone}
+# Architecture and settings by (recipe, model, time axis). "repaired" is ours, "report" the report's.
+RECIPES = {
+    ("repaired", "lstm", "raw"): ({"hidden": 64, "frames_per_step": 4}, Settings(num_epochs=20, lr=4e-3)),
+    ("repaired", "lstm", "beat"): ({"hidden": 64}, Settings(num_epochs=20, lr=4e-3)),
+    ("repaired", "cnn", "raw"): (
+        {"channels": (16, 32, 32, 32), "frames_per_step": 4, "bands_per_step": 2},
+        Settings(num_epochs=20, lr=4e-3),
+    ),
+    ("repaired", "cnn", "beat"): ({"channels": (16, 32, 32), "bands_per_step": 2}, Settings(num_epochs=20, lr=4e-3)),
+    ("repaired", "ast", "raw"): ({"patch_frames": 4}, Settings(num_epochs=20, lr=1e-3)),
+    ("repaired", "ast", "beat"): ({"patch_frames": 1}, Settings(num_epochs=20, lr=1e-3)),
+    ("report", "lstm", "raw"): (
+        {"hidden": 512, "pooling": "last_index", "normalise": False, "dropout": 0.0},
+        Settings(50, 128, 1e-3, 1e-2, "adam", "halving", grad_clip=0.0),
+    ),
+    ("report", "lstm", "beat"): (
+        {"hidden": 256, "pooling": "last_index", "normalise": False, "dropout": 0.0},
+        Settings(50, 512, 1e-3, 1e-2, "adam", "halving", grad_clip=0.0),
+    ),
+    ("report", "cnn", "raw"): (
+        {"channels": (4, 8, 12, 16), "padding": 0, "num_frames": 1293, "normalise": False, "dropout": 0.0},
+        Settings(50, 32, 1e-4, 0.1, "adam", "halving", grad_clip=0.0),
+    ),
+}
+
+
+class Splits(NamedTuple):
+    """Data sets to train on, to stop on, and to report on. Notebook 04."""
+
+    train: SpectrogramDataset
+    val: SpectrogramDataset
+    test: SpectrogramDataset
+
+
+def genre_splits(root, *, feature="mel", time="raw", seed=0, class_mapping="auto") -> Splits:
+    """Genre data: the training split in two by `seed`, and the data set's own test split. Notebook 04."""
+    whole, test = (
+        SpectrogramDataset(root, "genre", split, time=time, feature=feature, class_mapping=class_mapping)
+        for split in ("train", "test")
+    )
+    if len(whole.classes) < 2:
+        raise DataError(f"{root}: only one class ({whole.classes[0]}); add clips of another genre or change class_mapping")
+    first, second = stratified_split(whole.labels, VAL_FRACTION, seed)
+    return Splits(whole.subset(first), whole.subset(second), test)
+
+
+def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fraction=1.0) -> Splits:
+    """Affect data: the labelled test split where there is one, else a quarter of the training split held out.
+
+    Notebook 08. `axis`: one axis or None for all; `fraction`: share of the training clips to use (notebook 09).
+    The held-out quarter is the same for every seed, axis and feature, so that all models meet the same clips.
+    """
+    options = {"time": time, "feature": feature, "axis": axis}
+    whole, test = (SpectrogramDataset(root, "affect", split, **options) for split in ("train", "test"))
+    every_axis = SpectrogramDataset(root, "affect", "train", time=time).labels
+    if not test.labelled:
+        rest, held_out = stratified_split(every_axis, TEST_FRACTION)
+        whole, test, every_axis = whole.subset(rest), whole.subset(held_out), every_axis[rest]
+    first, second = stratified_split(every_axis, VAL_FRACTION, seed)
+    if fraction < 1:
+        _, kept = stratified_split(every_axis[first], fraction, seed)
+        first = first[kept]
+    return Splits(whole.subset(first), whole.subset(second), test)
+
+
+def make_backbone(kind: str, dataset: SpectrogramDataset, *, recipe="repaired", seed=0, **changes):
+    """A backbone by name ("lstm", "cnn", "ast"), its weights drawn by `seed`; `changes` override its options."""
+    torch.manual_seed(seed)
+    return BACKBONES[kind](dataset.num_features, **{**_recipe(recipe, kind, dataset.time)[0], **changes})
+
+
+def settings(kind: str, time: str, *, recipe="repaired", seed=0, num_epochs=0, **changes) -> Settings:
+    """The training settings of a recipe; `num_epochs` 0 keeps the recipe's own."""
+    if num_epochs:
+        changes["num_epochs"] = num_epochs
+    return dataclasses.replace(_recipe(recipe, kind, time)[1], seed=seed, **changes)
+
+
+def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
+                class_mapping="auto", device="cpu", **changes) -> Fitted:  # fmt: skip
+    """A genre classifier, trained or from the cache. Notebooks 05 and 07.
+
+    `changes` override options of the backbone, such as hidden=32 or pooling="last".
+    """
+    splits = genre_splits(root, feature=feature, time=time, seed=seed, class_mapping=class_mapping)
+    backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **changes)
+    model = models.Classifier(backbone, len(splits.train.classes))
+    how = settings(kind, time, recipe=recipe, seed=seed, num_epochs=num_epochs)
+    return fit_or_load(f"{kind}.{feature}_{time}", model, splits.train, splits.val, how, device=device)
+
+
+def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
+                 fraction=1.0, start=None, frozen=False, weights=None, device="cpu", **changes) -> Fitted:  # fmt: skip
+    """A regressor of one axis, or of all with a head each, trained or from the cache. Notebooks 08-10.
+
+    Parameters
+    ----------
+    axis : axis name; None: all axes, with the `weights` [A] of their losses (default: all 1).
+    fraction : share of the training clips.   start : a genre classifier whose backbone to start from.
+    frozen : keep the backbone as it is and train the head only.
+    """
+    splits = affect_splits(root, feature=feature, time=time, axis=axis, seed=seed, fraction=fraction)
+    backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **changes)
+    if start is not None:
+        backbone.load_state_dict(start.backbone.state_dict())
+    if frozen:
+        freeze(backbone)
+    how = settings(kind, time, recipe=recipe, seed=seed, num_epochs=num_epochs)
+    if axis is not None:
+        return fit_or_load(
+            f"{kind}.{axis}", models.Regressor(backbone), splits.train, splits.val, how, device=device
+        )
+    model = models.MultitaskRegressor(backbone, len(splits.train.axes))
+    loss = models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
+    return fit_or_load(f"{kind}.multitask", model, splits.train, splits.val, how, loss_function=loss, device=device)
+
+
+def _recipe(recipe: str, kind: str, time: str):
+    if (recipe, kind, time) not in RECIPES:
+        valid = "; ".join(" ".join(key) for key in RECIPES)
+        raise ValueError(f"there is no recipe {recipe!r} for {kind!r} on {time!r} data; there are: {valid}")
+    return RECIPES[recipe, kind, time]

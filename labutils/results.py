@@ -1,0 +1,134 @@
+"""What a run of notebooks leaves behind: `results.csv`, pages to read, and the tables at its end."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from .evaluation import REPORT
+from .parameters import Notebook
+
+COLUMNS = ["notebook", "metric", "value", "ci_low", "ci_high", "n", "seed", "dataset"]
+DEMO_NOTE = "Made from the procedural default data: these numbers say nothing about real music."
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Notebooks and results</title>
+<style>
+body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ccc; }}
+</style></head><body>
+<h1>Notebooks and results</h1>
+<h2>Notebooks</h2>
+{notebooks}
+<h2>Results beside the report's</h2>
+<p>{note}</p>
+{headlines}
+<p>All metrics: <a href="results.csv">results.csv</a>, {num_metrics} rows.</p>
+</body></html>
+"""
+
+
+def write(notebooks: list[Notebook], out: Path) -> None:
+    """Make `results.csv`, the HTML pages and `index.html` in OUT, then print what came out."""
+    table, note = collect(out)
+    save(out / "results.csv", table.to_csv(index=False))
+    states_path = out / "run.json"  # of all runs into OUT: `--only` adds to earlier ones
+    states = json.loads(states_path.read_text(encoding="utf-8")) if states_path.exists() else {}
+    for notebook in notebooks:
+        states[notebook.name] = {"state": notebook.state, "seconds": round(notebook.seconds, 1), "reason": notebook.reason}
+    save(states_path, json.dumps(dict(sorted(states.items())), indent=1))
+    _write_pages(notebooks, out)
+    save(out / "index.html", _index(out, states, headlines(table), note, len(table)))
+
+    print("\nNotebooks\n" + "\n".join(f"  {state_line(notebook)}" for notebook in notebooks))
+    if not (rows := headlines(table)).empty:
+        print(f"\nResults beside the report's (real data)\n{rows.to_string(index=False)}")
+    print(f"\n{note}".rstrip())
+    for what in ("notebooks", "records", "results.csv", "index.html"):
+        print(f"  {out / what}")
+
+
+def collect(out: Path) -> tuple[pd.DataFrame, str]:
+    """All records in OUT as one table with the columns `COLUMNS`, and the sentence that must stand beside them."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "records").glob("*.json"))]
+    rows = [
+        {"notebook": record["notebook"], "dataset": record["dataset"]["name"], **metric}
+        for record in records
+        for metric in record["metrics"]
+    ]
+    procedural = any(record["dataset"]["kind"] == "procedural" for record in records)
+    return pd.DataFrame(rows, columns=COLUMNS), DEMO_NOTE if procedural else ""
+
+
+def headlines(table: pd.DataFrame) -> pd.DataFrame:
+    """The metrics that the report gives as well: value, interval, the report's figure."""
+    rows = table[table["metric"].isin(REPORT)]
+    interval = [
+        "" if pd.isna(low) else f"[{low:.2f}, {high:.2f}]" for low, high in zip(rows["ci_low"], rows["ci_high"])
+    ]
+    return pd.DataFrame({
+        "metric": rows["metric"],
+        "value": [f"{value:.2f}" for value in rows["value"]],
+        "95 % interval": interval,
+        "report": [f"{REPORT[name]:.2f}" for name in rows["metric"]],
+        "data": rows["dataset"],
+    })  # fmt: skip
+
+
+def state_line(notebook: Notebook) -> str:
+    """State, name, seconds and, where something went wrong, the reason."""
+    return f"{notebook.state:<8} {notebook.name:<24} {notebook.seconds:6.0f} s  {notebook.reason}".rstrip()
+
+
+def failure(executed: Path, log: Path) -> str:
+    """Which cell failed and why, from the executed notebook; else the last line of the log."""
+    where = last = ""
+    cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
+    for number, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), start=1):
+        first_line = next(iter(cell.source.strip().splitlines()), "")
+        for output in cell.outputs:
+            if output.output_type == "error":
+                message = (output.evalue.strip().splitlines() or [""])[0]
+                return f"cell [{cell.execution_count or number}] {first_line!r}: {output.ename}: {message}"
+        if cell.metadata.get("papermill", {}).get("status") == "running":
+            where = f"in cell [{number}] {first_line!r}"
+    if log.exists():
+        text = re.split(r"[\r\n]+", log.read_text(encoding="utf-8", errors="replace").strip())
+        last = next((line.strip() for line in reversed(text) if line.strip() and "Executing:" not in line), "")
+    return ": ".join(filter(None, [where, last])) or f"see {log}"
+
+
+def save(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_suffix(f"{path.suffix}.part{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _write_pages(notebooks: list[Notebook], out: Path) -> None:
+    """HTML of what was executed; the "classic" template keeps the alternative text of figures."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="classic")
+    for notebook in notebooks:
+        executed = out / "notebooks" / notebook.path.name
+        if executed.exists():
+            save(out / "html" / f"{notebook.name}.html", exporter.from_filename(str(executed))[0])
+
+
+def _index(out: Path, states: dict, rows: pd.DataFrame, note: str, num_metrics: int) -> str:
+    table = []
+    for name, state in states.items():
+        page = f"html/{name}.html"
+        link = f'<a href="{page}">{html.escape(name)}</a>' if (out / page).exists() else html.escape(name)
+        table.append([link, state["state"], f"{state['seconds']:.0f}", html.escape(state["reason"])])
+    columns = ["notebook", "state", "seconds", "reason"]
+    notebooks = pd.DataFrame(table, columns=columns).to_html(index=False, escape=False, border=0)
+    return PAGE.format(
+        notebooks=notebooks, note=note, headlines=rows.to_html(index=False, border=0), num_metrics=num_metrics
+    )

@@ -1,0 +1,250 @@
+"""The training loop, prediction, and the cache of trained models (notebooks 05, 07-10)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import nn
+from torch.utils.data import DataLoader
+
+from . import evaluation, models
+from .data import SpectrogramDataset, pad_collate
+from .progress import progress
+from .store import home
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a model is trained. Notebook 05."""
+
+    num_epochs: int = 20
+    batch_size: int = 32
+    lr: float = 1e-3  # the highest learning rate of the schedule
+    weight_decay: float = 1e-2
+    optimizer: str = "adamw"  # or "adam", whose weight decay is an L2 penalty, as in the report
+    schedule: str = "one_cycle"  # or "halving": halved every 50 epochs, as in the report
+    grad_clip: float = 1.0  # largest norm of the gradient; 0: no clipping
+    patience: int = 8  # epochs without a better validation score before stopping
+    monitor: str = "loss"  # what chooses the epoch: "loss", "macro_f1" or "spearman", on the validation set
+    seed: int = 0  # of shuffling and dropout
+
+
+@dataclasses.dataclass
+class Fitted:
+    """A trained model with what is known of its training. Notebook 05."""
+
+    model: nn.Module
+    history: list[dict]  # per epoch: epoch, train_loss, val_loss, val_score
+    seconds: float  # of the training, also when loaded
+    loaded: bool = False  # from the cache
+
+    @property
+    def best(self) -> dict:
+        """The epoch whose weights were kept."""
+        return max(self.history, key=lambda epoch: epoch["val_score"])
+
+
+def loader(dataset: SpectrogramDataset, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> DataLoader:
+    """Batches of padded clips, read on demand. Notebook 04."""
+    generator = torch.Generator().manual_seed(seed)
+    return DataLoader(dataset, batch_size, shuffle=shuffle, collate_fn=pad_collate, generator=generator)
+
+
+def default_loss(dataset: SpectrogramDataset) -> nn.Module:
+    """Cross-entropy for genres, mean squared error for affect values. Notebook 05."""
+    return nn.CrossEntropyLoss() if dataset.task == "genre" else nn.MSELoss()
+
+
+def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Adam over the weights that are not frozen. Notebook 05."""
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return kinds[settings.optimizer](weights, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def make_schedule(optimizer, settings: Settings, steps_per_epoch: int):
+    """Learning rate per step: "one_cycle" (Smith, 2018) or "halving" every 50 epochs. Notebook 05."""
+    if settings.schedule == "one_cycle":
+        steps = settings.num_epochs * steps_per_epoch
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps + 1)
+    return torch.optim.lr_scheduler.StepLR(optimizer, 50 * steps_per_epoch, gamma=0.5)
+
+
+def freeze(module: nn.Module) -> None:
+    """Keep a module as it is: no gradients, and batch norm statistics stay too (see `train_mode`). Notebook 09."""
+    for weight in module.parameters():
+        weight.requires_grad_(False)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode for all but the frozen parts. Notebook 09."""
+    model.train()
+    for module in model.modules():
+        weights = list(module.parameters())
+        if weights and not any(weight.requires_grad for weight in weights):
+            module.eval()
+
+
+def fit_normalisation(model: nn.Module, dataset: SpectrogramDataset) -> None:
+    """Fit the input standardisation on the training clips, unless it came with the weights. Notebook 05."""
+    backbone = model.backbone
+    if backbone.normalise and bool((backbone.norm.deviation == 1).all()):
+        backbone.norm.fit(dataset)
+
+
+def train_step(model: nn.Module, batch, loss_function: nn.Module, optimizer, grad_clip: float = 0.0) -> float:
+    """One step of gradient descent on one batch; returns the batch's mean loss. Notebook 05."""
+    loss = loss_function(model(batch.x, batch.lengths), batch.y)
+    optimizer.zero_grad()
+    loss.backward()
+    if grad_clip:
+        nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()
+    return loss.item()
+
+
+def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_function=None, device="cpu") -> list[dict]:
+    """Train until the validation score stops rising, and leave the best epoch's weights in `model`.
+
+    Notebook 05.
+
+    Parameters
+    ----------
+    model : maps (x [B, T, F], lengths [B]) to outputs; its input standardisation is fitted on `train_set`.
+    loss_function : module (outputs, y) -> scalar; None: `default_loss`.
+
+    Returns
+    -------
+    history : per epoch `train_loss`, `val_loss` (means over clips, not over batches) and `val_score`, higher is
+        better. The training loss is measured on the way, in training mode.
+
+    Raises
+    ------
+    FloatingPointError : the loss is not finite.
+    """
+    torch.manual_seed(settings.seed)
+    fit_normalisation(model, train_set)
+    model.to(device)
+    loss_function = (loss_function or default_loss(train_set)).to(device)
+    batches = loader(train_set, settings.batch_size, shuffle=True, seed=settings.seed)
+    optimizer = make_optimizer(model, settings)
+    schedule = make_schedule(optimizer, settings, len(batches))
+    history, best_state = [], None
+    for epoch in progress(range(1, settings.num_epochs + 1), desc="training", unit="epoch"):
+        train_mode(model)
+        total = 0.0
+        for batch in batches:
+            loss = train_step(model, batch.to(device), loss_function, optimizer, settings.grad_clip)
+            schedule.step()
+            total += loss * len(batch.y)
+        val_loss, val_score = validate(model, val_set, loss_function, settings.monitor, device)
+        history.append({"epoch": epoch, "train_loss": total / len(train_set), "val_loss": val_loss, "val_score": val_score})
+        if not np.isfinite([total, val_loss]).all():
+            raise FloatingPointError(f"the loss is not finite in epoch {epoch}: lower lr or look at the inputs")
+        best = max(history, key=lambda row: row["val_score"])["epoch"]
+        if best == epoch:
+            best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        if epoch - best >= settings.patience:
+            break
+    model.load_state_dict(best_state)
+    return history
+
+
+def validate(model, dataset, loss_function, monitor: str = "loss", device="cpu") -> tuple[float, float]:
+    """Loss and score (higher is better) on a data set, in evaluation mode. Notebook 05."""
+    outputs = predict(model, dataset, device=device)
+    labels = dataset.labels
+    loss = loss_function(torch.from_numpy(outputs).to(device), torch.from_numpy(labels).to(device)).item()
+    if monitor == "loss":
+        return loss, -loss
+    if monitor == "macro_f1":
+        return loss, evaluation.macro_f1(labels, outputs.argmax(axis=1))
+    return loss, evaluation.mean_spearman(labels, outputs)
+
+
+@torch.inference_mode()
+def predict(model, dataset, *, batch_size: int = 64, device="cpu") -> np.ndarray:
+    """Outputs for all clips in order: logits [N, C] or values [N] or [N, A]. Notebook 06.
+
+    Evaluation mode: dropout off, batch norm with its running statistics.
+    """
+    model.to(device).eval()
+    order = np.argsort(dataset.lengths, kind="stable")  # clips of like length share a batch: little padding
+    batches = (batch.to(device) for batch in loader(dataset.subset(order), batch_size))
+    outputs = torch.cat([model(batch.x, batch.lengths) for batch in batches]).cpu().numpy()
+    return outputs[np.argsort(order)]
+
+
+def overfit_batch(model, dataset, settings: Settings = Settings(), *, num_batches=3, num_steps=120, loss_function=None,
+                  device="cpu") -> np.ndarray:  # fmt: skip
+    """Train on the same few batches again and again; a sound model and loop drive the loss to about 0. Notebook 05.
+
+    Dropout and weight decay are off: nothing should stand in the way. Returns the loss of each step, float [steps].
+    """
+    torch.manual_seed(settings.seed)
+    fit_normalisation(model, dataset)
+    model.to(device)
+    optimizer = make_optimizer(model, dataclasses.replace(settings, weight_decay=0.0))
+    loss_function = (loss_function or default_loss(dataset)).to(device)
+    batches = list(itertools.islice(loader(dataset, settings.batch_size, shuffle=True, seed=settings.seed), num_batches))
+    train_mode(model)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    rounds = itertools.islice(itertools.cycle(batch.to(device) for batch in batches), num_steps)
+    return np.array([train_step(model, batch, loss_function, optimizer, settings.grad_clip) for batch in rounds])
+
+
+def fit_or_load(name: str, model, train_set, val_set, settings: Settings = Settings(), *, loss_function=None,
+                device="cpu") -> Fitted:  # fmt: skip
+    """`fit`, or the same fit from the cache of trained models.
+
+    Notebook 05. The key is the content of data, model (with its initial weights), settings and training code:
+    change any of them and the model is trained again. Files lie under `home()/models`.
+    """
+    loss_function = loss_function or default_loss(train_set)
+    path = home() / "models" / f"{name}-{_key(model, train_set, val_set, settings, loss_function)}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        saved = _load(path, device)
+        loaded = saved is not None
+        if not loaded:
+            start = time.perf_counter()
+            history = fit(model, train_set, val_set, settings, loss_function=loss_function, device=device)
+            seconds = time.perf_counter() - start
+            saved = {"weights": model.state_dict(), "history": history, "seconds": seconds}
+            torch.save(saved, path.with_suffix(".part"))
+            os.replace(path.with_suffix(".part"), path)
+    model.to(device).load_state_dict(saved["weights"])
+    return Fitted(model.eval(), saved["history"], saved["seconds"], loaded)
+
+
+def _load(path: Path, device):
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        warnings.warn(f"{path}: damaged checkpoint, training again ({error})", stacklevel=4)
+        return None
+
+
+def _key(model, train_set, val_set, settings, loss_function) -> str:
+    digest = hashlib.blake2b(digest_size=10)
+    for source in (models.__file__, __file__):
+        digest.update(Path(source).read_bytes())
+    frozen = [name for name, weight in model.named_parameters() if not weight.requires_grad]
+    text = (model, settings, loss_function, frozen, train_set.fingerprint, val_set.fingerprint)
+    digest.update(repr(text).encode())
+    for tensor in itertools.chain(model.state_dict().values(), loss_function.state_dict().values()):
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
