@@ -1,0 +1,150 @@
+"""What every notebook promises, checked without running it: the notebook contract of CONTRIBUTING.md."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+CHECKED = "nbval-check-output"
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=NAMES)
+def notebook(request):
+    found = nbformat.read(request.param, 4)
+    found.path = request.param
+    return found
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def prose(notebook):
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def parameters(notebook):
+    (cell,) = tagged(notebook, "parameters")
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+
+
+def test_there_are_ten_notebooks():
+    assert [name[:2] for name in NAMES] == [f"{number:02d}" for number in range(1, 11)]
+
+
+def test_is_valid_and_small(notebook):
+    nbformat.validate(notebook)
+    assert notebook.path.stat().st_size < 2_000_000
+
+
+def test_was_executed_top_to_bottom_without_an_error(notebook):
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+
+
+def test_parameters_are_literals_with_a_comment_each(notebook):
+    (cell,) = tagged(notebook, "parameters")
+    names = parameters(notebook)
+    assert {"data_root", "output_dir", "seed"} <= set(names) and names["data_root"] == names["output_dir"] == ""
+    assert all("#" in line for line in cell.source.splitlines() if line and not line.startswith(("#", " ", "]")))
+
+
+def test_parameters_of_one_name_have_one_default():
+    seen = {}
+    for path in NOTEBOOKS:
+        for name, value in parameters(nbformat.read(path, 4)).items():
+            seen.setdefault(name, {})[path.stem] = value
+    differing = {name: found for name, found in seen.items() if len({repr(value) for value in found.values()}) > 1}
+    assert not differing
+
+
+def test_starts_and_ends_as_the_contract_says(notebook):
+    first, cells = notebook.cells[0], code(notebook)
+    assert first.cell_type == "markdown" and first.source.startswith(f"# {notebook.path.stem[:2]} ")
+    assert "bootstrap" in cells[0].metadata.tags and "parameters" in cells[1].metadata.tags
+    assert f'lab.start("{notebook.path.stem}", globals())' in cells[2].source
+    assert "lab.record(session" in cells[-1].source
+
+
+def test_the_bootstrap_cell_is_the_same_everywhere():
+    assert len({tagged(nbformat.read(path, 4), "bootstrap")[0].source for path in NOTEBOOKS}) == 1
+
+
+def test_cells_are_short_and_prose_is_there(notebook):
+    lengths = sorted(len(cell.source.splitlines()) for cell in code(notebook))
+    assert lengths[-1] <= 35 and lengths[len(lengths) // 2] <= 12
+    assert len(prose(notebook).split()) >= 900
+
+
+def test_every_figure_has_an_alternative_text(notebook):
+    for cell in code(notebook):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert len(output.metadata.get("image/png", {}).get("alt", "")) > 20, cell.source
+
+
+def test_figures_come_from_the_package(notebook):
+    source = "\n".join(cell.source for cell in code(notebook))
+    assert "import matplotlib" not in source and "plt." not in source
+
+
+def test_enough_cells_have_their_output_compared(notebook):
+    cells = tagged(notebook, CHECKED)
+    assert len(cells) >= 3
+    for cell in cells:
+        assert [output.output_type for output in cell.outputs] == ["stream"], cell.source
+
+
+def test_exercises_have_a_solution_and_a_check(notebook):
+    exercises, checks = tagged(notebook, "exercise"), tagged(notebook, "check")
+    assert 2 <= len(exercises) <= 4 and len(checks) >= len(exercises)
+    for cell in exercises:
+        assert cell.source.count("### BEGIN SOLUTION") == cell.source.count("### END SOLUTION") == 1
+    assert "BEGIN SOLUTION" not in "".join(cell.source for cell in code(notebook) if cell not in exercises)
+
+
+def test_headings_are_in_order_and_links_resolve(notebook):
+    text = re.sub(r"```.*?```", "", prose(notebook), flags=re.S)
+    levels = [len(mark) for mark in re.findall(r"^(#+) ", text, flags=re.M)]
+    assert levels.count(1) == 1 and all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("https://") or (notebook.path.parent / target).exists(), target
+
+
+def test_names_no_machine_and_no_device(notebook):
+    raw = notebook.path.read_text(encoding="utf-8")
+    assert not re.search(r"/(root|home|tmp|work|Users)/", raw)
+    assert "cuda" not in "\n".join(cell.source for cell in code(notebook))
+
+
+def test_needs_name_earlier_notebooks(notebook):
+    for name in notebook.metadata["labutils"]["needs"]:
+        assert name in NAMES and name < notebook.path.stem
+
+
+def test_what_follows_a_picture_or_number_of_the_demo_says_so(notebook):
+    assert "session.note" in "\n".join(cell.source for cell in code(notebook))
+
+
+def test_public_docstrings_name_a_lesson_that_exists():
+    lessons = {name[:2] for name in NAMES}
+    for module in ("audio", "data", "store", "build", "models", "training", "evaluation", "plots", "recipes"):
+        tree = ast.parse((ROOT / "labutils" / f"{module}.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "").endswith(("Error", "Warning")) for base in node.bases):
+                    continue
+                text = ast.get_docstring(node) or ""
+                named = re.findall(r"[Nn]otebooks? ([0-9]{2})", text)
+                assert (named and set(named) <= lessons) or "All notebooks" in text, f"{module}.{node.name}"

@@ -1,0 +1,140 @@
+"""Known answers of the features: notebooks 01 to 03."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from labutils import audio
+
+RATE = audio.SAMPLE_RATE
+
+
+def sine(frequency, seconds=2.0):
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def clicks(bpm, seconds=12.0):
+    """Bursts of noise at a tempo."""
+    rng = np.random.default_rng(0)
+    samples = np.zeros(int(seconds * RATE), np.float32)
+    burst = rng.normal(0, 0.3, 400).astype(np.float32) * np.exp(-np.arange(400) / 80).astype(np.float32)
+    for start in np.arange(0.25, seconds - 0.1, 60 / bpm):
+        samples[int(start * RATE) :][:400] += burst
+    return samples
+
+
+@pytest.mark.parametrize("frequency", [110.0, 440.0, 2000.0, 8000.0])
+def test_a_sine_lands_in_its_mel_band(frequency):
+    import librosa
+
+    centres = librosa.mel_frequencies(audio.NUM_MELS + 2, fmax=RATE / 2)[1:-1]
+    loudest = audio.log_mel(sine(frequency)).mean(axis=1).argmax()
+    assert abs(loudest - np.abs(centres - frequency).argmin()) <= 1
+
+
+def test_a4_lands_in_chroma_a():
+    chroma = audio.chroma(sine(440.0, 3.0))
+    assert chroma.shape[0] == 12
+    assert chroma.mean(axis=1).argmax() == 9  # C = 0
+    assert (chroma.argmax(axis=0) == 9).mean() > 0.95
+
+
+def test_an_octave_folds_into_the_same_pitch_class():
+    low, high = (audio.chroma(sine(f, 3.0)).mean(axis=1).argmax() for f in (261.63, 1046.5))
+    assert low == high == 0
+
+
+@pytest.mark.parametrize("bpm", [90, 120, 150])
+def test_beats_of_a_click_track_come_at_its_tempo(bpm):
+    times = audio.beat_frames(clicks(bpm)) * audio.HOP_LENGTH / RATE
+    assert 60 / np.median(np.diff(times)) == pytest.approx(bpm, rel=0.03)
+
+
+def test_features_have_the_labs_shape_and_range():
+    raw, beat = audio.features(clicks(120, 10.0))
+    assert raw.shape == (140, 1 + 10 * RATE // 512) and raw.dtype == beat.dtype == np.float32
+    assert beat.shape[0] == 140 and 10 < beat.shape[1] < 30
+    for array in (raw, beat):
+        assert array[:128].max() == 0 and array[:128].min() >= -80
+        assert array[128:].min() >= 0 and array[128:].max() <= 1
+
+
+def test_features_equal_separate_librosa_calls_to_the_bit():
+    import librosa
+
+    samples = (clicks(100, 6.0) + 0.3 * sine(330, 6.0)).astype(np.float32)
+    power = librosa.feature.melspectrogram(y=samples, sr=RATE, n_fft=2048, hop_length=512, n_mels=128)
+    chroma = librosa.feature.chroma_cqt(y=samples, sr=RATE, hop_length=512)
+    _, beats = librosa.beat.beat_track(y=librosa.effects.percussive(samples), sr=RATE)
+    sync = [librosa.util.sync(part, beats, aggregate=np.median) for part in (power, chroma)]
+    raw, beat = audio.features(samples)
+    assert np.array_equal(raw, np.concatenate([librosa.power_to_db(power, ref=np.max), chroma]))
+    assert np.array_equal(beat, np.concatenate([librosa.power_to_db(sync[0], ref=np.max), sync[1]]))
+
+
+def test_a_clip_without_beats_counts_as_one_beat():
+    raw, beat = audio.features(np.zeros(2 * RATE, np.float32))
+    assert beat.shape == (140, 1) and np.isfinite(raw).all() and np.isfinite(beat).all()
+
+
+def test_features_of_the_shortest_allowed_clip():
+    raw, beat = audio.features(sine(440, audio.MIN_SAMPLES / RATE))
+    assert raw.shape[1] == 1 + audio.MIN_SAMPLES // 512 and beat.shape[1] >= 1
+
+
+def test_beat_times_are_recovered_from_the_arrays():
+    samples = (clicks(110, 8.0) + 0.2 * sine(300, 8.0)).astype(np.float32)
+    raw, beat = audio.features(samples)
+    times, exact = audio.beat_times(raw, beat)
+    assert exact and len(times) == beat.shape[1] + 1
+    assert times[1:-1] == pytest.approx(audio.beat_frames(samples) * 512 / RATE)
+    assert times[0] == 0 and times[-1] == pytest.approx(raw.shape[1] * 512 / RATE)
+
+
+def test_beat_times_of_arrays_that_do_not_belong_together_are_even():
+    rng = np.random.default_rng(0)
+    times, exact = audio.beat_times(rng.random((140, 50)), rng.random((140, 5)))
+    assert not exact and np.diff(times) == pytest.approx(np.full(5, 10 * 512 / RATE))
+
+
+def test_sonified_mel_keeps_the_loudest_band():
+    samples = audio.sonify(audio.log_mel(sine(440, 2.0)), iterations=8)
+    assert abs(int(audio.log_mel(samples).mean(axis=1).argmax()) - int(audio.log_mel(sine(440)).mean(axis=1).argmax())) <= 1
+    assert np.abs(samples).max() <= 0.91
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_load_reads_the_common_formats(tmp_path, suffix):
+    soundfile.write(tmp_path / f"a.{suffix}", sine(440, 2.0), RATE)
+    samples = audio.load(tmp_path / f"a.{suffix}")
+    assert samples.dtype == np.float32 and len(samples) == pytest.approx(2 * RATE, abs=2400)
+
+
+def test_load_mixes_stereo_and_resamples(tmp_path):
+    left = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, -left], axis=1), 44100)
+    assert np.abs(audio.load(tmp_path / "a.wav")).max() < 1e-3
+    soundfile.write(tmp_path / "b.wav", left, 44100)
+    assert len(audio.load(tmp_path / "b.wav")) == RATE
+
+
+def test_audio_that_does_not_decode_names_file_and_fix(tmp_path):
+    path = tmp_path / "broken.mp3"
+    path.write_bytes(b"this is not music" * 20)
+    with pytest.raises(audio.AudioError, match=r"broken\.mp3.*convert"):
+        audio.load(path)
+    with pytest.raises(audio.AudioError, match="missing"):
+        audio.load(tmp_path / "missing.wav")
+
+
+def test_audio_that_is_too_short_or_not_finite_is_refused(tmp_path):
+    soundfile.write(tmp_path / "short.wav", sine(440, 0.05), RATE)
+    with pytest.raises(audio.AudioError, match=r"short\.wav.*0\.05 s is too short"):
+        audio.load(tmp_path / "short.wav")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), RATE)
+    with pytest.raises(audio.AudioError, match="too short"):
+        audio.load(tmp_path / "empty.wav")
+    with pytest.raises(audio.AudioError, match="NaN"):
+        audio.features(np.full(RATE, np.nan, np.float32))
+    with pytest.raises(audio.AudioError, match="mono"):
+        audio.features(np.zeros((2, RATE), np.float32))
