@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import warnings
@@ -43,11 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     warnings.showwarning = _show_warning
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop tidily also when told to by a scheduler
+        if argv is None:  # a process of its own: stop tidily also when a scheduler says so
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         return args.handler(args)
     except KeyboardInterrupt:
         print("\nlabutils: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader has seen enough, as in `labutils doctor | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         # Errors of our own classes name what is wrong and the fix; so do those of the file system.
         if not (isinstance(error, OSError) or type(error).__module__.startswith("labutils.")):

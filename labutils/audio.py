@@ -151,10 +151,10 @@ def beat_frames(samples: np.ndarray, spectrum: np.ndarray | None = None) -> np.n
 
 
 def beat_synchronous(array: np.ndarray, beats: np.ndarray) -> np.ndarray:
-    """Median of each interval between beats: [F, T] -> [F, K + 1]. Notebook 02."""
+    """Median of each interval between beats: [F, T] -> [F, K + 1]; without beats, of the whole clip. Notebook 02."""
     import librosa
 
-    return librosa.util.sync(array, beats, aggregate=np.median)
+    return librosa.util.sync(array, beats if len(beats) else [0], aggregate=np.median)
 
 
 def features(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ is slower on two threads than on one), and results are repeatable to the bit for
 from __future__ import annotations
 
 import graphlib
-import json
 import os
 import re
 import subprocess
@@ -126,6 +125,7 @@ def _execute(order, chosen, out: Path, environment: dict, jobs: int, time_limit:
             ready = sorted([*ready, *order.get_ready()], key=lambda name: (-waited_for[name], name))
             while ready and len(running) < jobs:
                 notebook = by_name[ready.pop(0)]
+                results.forget(notebook, out)
                 if lost := [name for name in notebook.needs if name in by_name and by_name[name].state != "ok"]:
                     notebook.state, notebook.reason = "skipped", f"needs {lost[0]}, which did not succeed"
                     order.done(notebook.name)
@@ -133,7 +133,7 @@ def _execute(order, chosen, out: Path, environment: dict, jobs: int, time_limit:
                 else:
                     running.append(_Run(notebook, out, environment, time_limit))
                     display.start(notebook)
-            time.sleep(0.1)
+            time.sleep(0.2)
             for job in list(running):
                 job.poll()
                 display.update(job.notebook)
@@ -153,10 +153,9 @@ class _Run:
     def __init__(self, notebook: Notebook, out: Path, environment: dict, time_limit: float):
         self.notebook, self.time_limit, self.started = notebook, time_limit, time.monotonic()
         self.executed, self.log = out / "notebooks" / notebook.path.name, out / "logs" / f"{notebook.name}.log"
-        for old in (self.executed, out / "records" / f"{notebook.name}.json", out / "html" / f"{notebook.name}.html"):
-            old.unlink(missing_ok=True)  # nothing of an earlier run is mistaken for this one's
-        command = [sys.executable, "-m", "papermill", str(notebook.path), str(self.executed), "-k", "python3"]
-        command += ["--cwd", str(notebook.path.parent), "--progress-bar", "--log-level", "ERROR"]
+        command = [sys.executable, "-m", "papermill", str(notebook.path), str(self.executed)]
+        command += ["--kernel", "python3", "--language", "python", "--cwd", str(notebook.path.parent)]
+        command += ["--progress-bar", "--log-level", "ERROR"]
         params = out / "params" / f"{notebook.name}.yaml"
         results.save(params, yaml.safe_dump(notebook.parameters, sort_keys=False, allow_unicode=True))
         if notebook.parameters:
@@ -243,6 +242,7 @@ class _Bars:
     def end(self, notebook: Notebook) -> None:
         if notebook.name in self.lines:
             self.lines.pop(notebook.name).close()
+        notebook.cells_done = notebook.num_cells  # also of a failed one: nothing more is to come
         self.bar.write(results.state_line(notebook))
 
     def close(self) -> None:

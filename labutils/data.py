@@ -129,7 +129,7 @@ class SpectrogramDataset(Dataset):
         self.columns = FEATURES[_choice("feature", feature, FEATURES)]
         self.num_features = self.columns.stop - self.columns.start
         self.store = Store.of(folder / split)
-        _warn(self.store.problems, "arrays left out")
+        _warn(list(self.store.problems.values()), "arrays left out")
         if task == "affect" and split == "test" and not (folder / "test_labels.txt").exists():
             self.labelled, self.axes = False, list(read_labels(folder / "train_labels.txt").columns)
             table = pd.DataFrame(np.nan, index=self.store.ids, columns=self.axes, dtype=np.float32)
@@ -138,7 +138,7 @@ class SpectrogramDataset(Dataset):
             self.axes = [] if task == "genre" else list(table.columns)
         if (task == "genre") != ("Genre" in table):
             raise DataError(f"{folder}/{split}_labels.txt: columns {list(table.columns)} do not fit task {task!r}")
-        self.problems = _match(table.index, self.store.ids, folder / split)
+        self.problems = _match(set(table.index) - set(self.store.problems), self.store.ids, folder / split)
         _warn(self.problems, "labels and files that do not match")
         if task == "genre":
             mapping = _mapping(class_mapping, table["Genre"], folder)
@@ -255,16 +255,18 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
 
 
 def pick_clips(dataset: SpectrogramDataset, genres: list[str], seed: int = 0) -> list[int]:
-    """One random clip of each of two genres; a genre that does not occur is replaced by the largest other one.
+    """One random clip of each genre; a genre that does not occur is replaced by the largest other one.
 
-    Notebook 01. Returns two indices into `dataset`.
+    Notebook 01. Names match in upper or lower case. Returns indices into `dataset`: one per genre, fewer only where
+    the data set has fewer genres, and at least two.
     """
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     if (counts > 0).sum() < 2:
         raise DataError(f"only one genre ({dataset.classes[int(counts.argmax())]}) has clips; two are needed to compare")
-    chosen = [dataset.classes.index(genre) for genre in genres if genre in dataset.classes][:2]
-    largest = [int(c) for c in np.argsort(-counts, kind="stable") if c not in chosen]
-    chosen += largest[: 2 - len(chosen)]
+    number_of = {name.lower(): number for number, name in enumerate(dataset.classes) if counts[number]}
+    chosen = list(dict.fromkeys(number_of[genre.lower()] for genre in genres if genre.lower() in number_of))
+    largest = [int(c) for c in np.argsort(-counts, kind="stable") if c not in chosen and counts[c]]
+    chosen += largest[: max(len(genres), 2) - len(chosen)]
     rng = np.random.default_rng(seed)
     return [int(rng.choice(np.flatnonzero(dataset.labels == label))) for label in chosen]
 
@@ -303,7 +305,7 @@ def _mapping(class_mapping, genres, folder: Path) -> dict:
 def _match(labelled, ids, folder: Path) -> list[str]:
     """Complaints about labels without a file and files without a label."""
     labelled, ids = set(labelled), set(ids)
-    missing = [f"{folder / name}{SUFFIX}: has a label but no usable file" for name in sorted(labelled - ids)]
+    missing = [f"{folder / name}{SUFFIX}: has a label but no file" for name in sorted(labelled - ids)]
     return missing + [f"{folder / name}{SUFFIX}: has no label" for name in sorted(ids - labelled)]
 
 

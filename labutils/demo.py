@@ -1,7 +1,7 @@
 """The default data: procedural music with genre and affect labels, in numpy and scipy only (Notebook 04).
 
-`plan` draws a data set: the hidden affect of each clip's sound, and labels that are this affect plus noise the
-sound does not know. `compose` turns a row of it into a song (tempo, metre, key, chords, groove, arrangement) and
+`plan` draws a data set: the hidden affect of each clip's sound, and labels: this affect plus noise that the
+sound does not know. `compose` turns a row into a song (tempo, metre, key, chords, groove, arrangement) and
 `render` plays the song on synthetic instruments in a synthetic room. What makes a genre stands in one table,
 `STYLES`. Numbers measured on this music say nothing about real music.
 """
@@ -19,9 +19,9 @@ from scipy import fft, signal, special
 from .audio import SAMPLE_RATE
 
 AXES = ("valence", "energy", "danceability")
-KNOWABLE = {"valence": .5, "energy": .78, "danceability": .65}  # share of labels that drives the sound
+KNOWABLE = {"valence": .5, "energy": .72, "danceability": .7}  # share of labels that drives the sound
 SIZES = ("default", "tiny")  # 724 and 91 clips
-BORROW = .15  # chance that a part of the arrangement comes from any other genre
+BORROW = .2  # chance that a part of the arrangement comes from any other genre
 COLOUR = 3.  # dB, spread of each clip's random equaliser: no two recordings sound alike
 LABELS = Path(__file__).parent / "labels"
 GUITAR, WINDS, ANY = "E A D G E A", "Bb Eb F Ab C", "C Db D Eb E F Gb G Ab A Bb B"  # usual tonics
@@ -56,7 +56,7 @@ STYLES = {
         "rock rock break", "bass:root bass:run", "organ:hold guitar:strum", "guitar:tune organ:tune"),
     "Post-Rock": Style(24, (.2, .5, .27), (80, 125), "443", GUITAR, .5, 0, .4, .8, .1, 55, "rock pop drone",
         "rock rock none", "bass:run bass:root", "guitar:roll guitar:strum", "guitar:long strings:long"),
-    "Psych-Folk": Style(32, (.3, .32, .4), (75, 120), "43", GUITAR, .5, 0, .05, .6, -.2, 46, "folk drone vamp",
+    "Psych-Folk": Style(32, (.3, .3, .4), (75, 120), "43", GUITAR, .5, 0, .05, .6, -.2, 46, "folk drone vamp",
         "none none hand", "none bass:root", "steel:roll nylon:roll", "flute:tune voice:tune"),
     "Folk": Style(56, "Folk", (80, 130), "443", "G C D A E", .3, 0, 0, .25, -.1, 50, "folk folk pop",
         "none none hand", "none bass:root", "steel:strum steel:roll nylon:roll", "voice:tune strings:long"),
@@ -72,13 +72,13 @@ STYLES = {
         "break boombap", "sub:root bass:root", "epiano:hold strings:hold", "voice:long flute:long"),
     "Pop": Style(44, "Pop", (95, 130), "4", "C G D F A", .35, 0, .1, .3, .2, 65, "pop", "rock four rock",
         "bass:root bass:run sub:root", "piano:stab piano:hold steel:strum", "voice:tune saw:tune"),
-    "Hip-Hop": Style(44, "Hip-Hop", (80, 105), "4", "D F G A", .7, .4, .1, .15, 0, 45, "vamp", "boombap break",
+    "Hip-Hop": Style(44, "Hip-Hop", (80, 105), "4", "D F G A", .7, .4, .1, .1, 0, 45, "vamp", "boombap break",
         "sub:root bass:root", "epiano:stab piano:stab", "voice:rap voice:rap brass:tune"),
     "Classical": Style(44, (.25, .15, .28), (70, 140), "433", "C G D Bb F", .45, 0, 0, .7, -.2, 60,
         "classical", "none", "cello:root", "strings:hold piano:roll", "strings:tune flute:tune piano:riff"),
     "Blues": Style(44, (.55, .42, .5), (70, 125), "4", GUITAR, .3, .9, .3, .25, 0, 42, "blues",
         "shuffle shuffle none", "bass:walk bass:root", "steel:strum piano:stab", "guitar:tune voice:tune"),
-    "Jazz": Style(44, (.55, .4, .52), (95, 190), "443", WINDS, .4, .8, 0, .35, 0, 50, "jazz", "ride ride none",
+    "Jazz": Style(44, (.55, .4, .5), (95, 190), "443", WINDS, .4, .8, 0, .35, 0, 50, "jazz", "ride ride none",
         "bass:walk", "piano:stab epiano:hold", "brass:tune brass:riff piano:riff"),
     "Indie-Rock": Style(20, (.45, .62, .46), (105, 150), "4", GUITAR, .35, 0, .4, .35, .2, 50, "rock pop",
         "rock four", "bass:run", "guitar:strum guitar:roll", "voice:tune"),
@@ -106,27 +106,22 @@ CHANGES = {"rock": ("mixolydian", "minor", 3, 4, ("0 6 3 0", "0 3 4 3", "0 0 6 3
            "jazz": ("major", "harmonic", 4, 2, ("1 4 0 5", "0 5 1 4", "2 5 1 4 0 0")),
            "classical": ("major", "harmonic", 3, 2, ("0 3 4 0", "0 5 1 4", "0 4 0 3 1 4 0 0")),
            "modal": ("hijaz", "harmonic", 2, 4, ("0 0 1 0", "0 6 0 1"))}
+BEATS, EIGHTHS, ALL, BACK, OFF = "x..." * 4, "x." * 8, "x" * 16, "....x..." * 2, "..x." * 4
 # kick, snare and hat on sixteenths; a bar of three beats takes the first twelve
-DRUMS = {"none": ("", "", ""),
-         "four": ("x...x...x...x...", "....x.......x...", "..x...x...x...x."),
-         "rock": ("x.......x.x.....", "....x.......x...", "x.x.x.x.x.x.x.x."),
-         "punk": ("x.....x.x.x...x.", "....x.......x...", "x.x.x.x.x.x.x.x."),
-         "blast": ("x.x.x.x.x.x.x.x.", "..x...x...x...x.", "x...x...x...x..."),
+DRUMS = {"none": ("", "", ""), "four": (BEATS, BACK, OFF), "blast": (EIGHTHS, OFF, BEATS),
+         "rock": ("x.......x.x.....", BACK, EIGHTHS), "punk": ("x.....x.x.x...x.", BACK, EIGHTHS),
+         "boombap": ("x......x..x.....", BACK, EIGHTHS), "shuffle": ("x.......x.......", BACK, EIGHTHS),
          "break": ("x.....x...x.....", "....x..x.x..x...", "x.x.xxx.x.x.xxx."),
-         "boombap": ("x......x..x.....", "....x.......x...", "x.x.x.x.x.x.x.x."),
-         "chip": ("x...x...x...x...", "..x...x...x.x.x.", "xxxxxxxxxxxxxxxx"),
-         "shuffle": ("x.......x.......", "....x.......x...", "x.x.x.x.x.x.x.x."),
-         "ride": ("x...............", "......x.........", "x...x.x.x...x.x."),
-         "hand": ("x.....x...x.....", "...x........x.x.", "..x...x...x...x.")}
-# steps of a bar on which a part plays; share of the gap to its next onset that a note fills (above 1: rings on)
+         "chip": (BEATS, "..x...x...x.x.x.", ALL), "hand": ("x.....x...x.....", "...x........x.x.", OFF),
+         "ride": ("x...............", "......x.........", "x...x.x." * 2)}
+# steps of a bar on which a part plays; share of the gap to its next onset that a note fills (2: it rings on)
 MANNERS = {
-    "root": ("x.....x.x.......", 1), "run": ("x.x.x.x.x.x.x.x.", .8), "octave": ("x.x.x.x.x.x.x.x.", .6),
-    "offbeat": ("..x...x...x...x.", .8), "walk": ("x...x...x...x...", .9), "hold": ("x...............", 1),
-    "strum": ("x.x.x.xxx.x.x.xx", 1.2), "stab": ("x.....x...x.....", .4), "roll": ("xxxxxxxxxxxxxxxx", 2),
-    "chug": ("x.xxx.xxx.xxx.xx", .5), "tune": ("x.x.x.xxx.x.x.x.", .9), "riff": ("xxxxxxxxxxxxxxxx", .8),
-    "long": ("x.......x.......", 1), "rap": ("x.xxx.xxxx.xx.xx", .5)}
-# Lowest MIDI note; spectrum (slope s of amplitudes n ** -s, or the first amplitudes); attack in s; decay in s to 1/e
-# (0 sustains); vibrato in cents; gain; kind of sound: wave, string (Karplus-Strong), pulse or voice (formants)
+    "root": ("x.....x.x.......", 1), "run": (EIGHTHS, .8), "octave": (EIGHTHS, .6), "offbeat": (OFF, .8),
+    "walk": (BEATS, .9), "hold": ("x...............", 1), "stab": ("x.....x...x.....", .4), "roll": (ALL, 2),
+    "strum": ("x.x.x.xxx.x.x.xx", 1.2), "chug": ("x.xxx.xxx.xxx.xx", .5), "riff": (ALL, .8),
+    "tune": ("x.x.x.xxx.x.x.x.", .9), "long": ("x......." * 2, 1), "rap": ("x.xxx.xxxx.xx.xx", .5)}
+# lowest MIDI note; spectrum (slope s of amplitudes n ** -s, or first amplitudes); attack in s; decay to 1/e
+# in s (0 sustains); vibrato in cents; gain; kind: wave, string (Karplus-Strong), pulse or voice (formants)
 Timbre = namedtuple("Timbre", "low partials attack decay vibrato gain kind", defaults=(0., 0., 1., "wave"))
 TIMBRES = {
     "bass": Timbre(28, 1.6, .005, .5, kind="string"), "sub": Timbre(26, (1, .25, .05), .01),
@@ -138,16 +133,14 @@ TIMBRES = {
     "piano": Timbre(48, 1.4, .003, .6), "epiano": Timbre(48, (1, .25, .08, .15, .02, 0, .1), .004, .8, 5),
     "brass": Timbre(52, (.5, .9, 1, .8, .6, .5, .3, .2, .1), .04, 0, 10, .7),
     "flute": Timbre(64, (1, .35, .12, .05), .06, 0, 20), "voice": Timbre(53, .9, .05, 0, 30, .9, "voice")}
-FORMANTS = ((600, 110), (1100, 140), (2500, 250))  # centre and width, Hz
 
 
 def plan(size="default", seed=0):
     """Draw a data set: one row a clip, in random order, fixed by `size` and `seed` (Notebook 04).
 
-    Returns a DataFrame with columns `file`, `genre`, `split` ("train", "test": 3 to 1 in each genre), the labels
-    `valence`, `energy`, `danceability` (in [0, 1], 3 decimals), `seed` (of the clip), and `sound_valence`,
-    `sound_energy`, `sound_danceability`: the hidden affect that drives the music (in [0, 1], about uniform).
-    Raises ValueError if `size` is not one of `SIZES`.
+    Returns a DataFrame: `file`, `genre`, `split` ("train", "test": 3 to 1 in each genre), the three labels in
+    [0, 1], `seed` (of the clip), and `sound_valence` and so on: the hidden affect that drives the music (in
+    [0, 1], about uniform). Raises ValueError if `size` is not one of `SIZES`.
     """
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
@@ -155,7 +148,8 @@ def plan(size="default", seed=0):
     for genre, style in STYLES.items():
         count = style.clips if size == "default" else min(6, style.clips // 7)
         for i, rank in enumerate(rng.permutation(count)):
-            rows.append((f"{genre.lower()}-{i:04d}", genre, "test" if rank < max(1, round(count / 4)) else "train"))
+            split = "test" if rank < max(1, round(count / 4)) else "train"
+            rows.append((f"{genre.lower()}-{i:04d}", genre, split))
     clips = pd.DataFrame(rows, columns=["file", "genre", "split"])
     sound, labels = _affect(clips.genre, rng)
     clips[list(AXES)] = labels.round(3)
@@ -167,8 +161,8 @@ def plan(size="default", seed=0):
 def _affect(genres, rng):
     """Latent affect of the sounds [N, 3], mean 0 and variance 1, and the labels [N, 3] in [0, 1].
 
-    In a genre the latent values are normal, with means, spreads and correlations of real labels. A label is the
-    sound's latent value plus independent noise, ranked among all clips and read off the real quantiles.
+    In a genre the latent values are normal, with means, spreads and correlations of real labels. A label is
+    the sound's latent value plus independent noise, ranked among all clips and read off the real quantiles.
     """
     table = pd.read_csv(LABELS / "echonest_by_genre.csv", index_col="genre")
     quantiles = pd.read_csv(LABELS / "echonest_quantiles.csv", index_col=0)
@@ -180,8 +174,8 @@ def _affect(genres, rng):
         row = table.loc[affect if known else "ALL"]
         means = row[[f"{axis}_mean" for axis in AXES]] if known else affect
         means = np.array([np.interp(mean, quantiles[axis], levels) for mean, axis in zip(means, AXES)])
-        spread = [row[f"{axis}_std"] / table.loc["ALL", f"{axis}_std"] for axis in AXES]
-        spread = np.array(spread) * (1 if known else .85)  # one genre varies less than all music
+        spread = (row / table.loc["ALL"])[[f"{axis}_std" for axis in AXES]].to_numpy(float)
+        spread = spread * (1 if known else .85)  # one genre varies less than all music
         ve, vd, ed = row[["rho_valence_energy", "rho_valence_dance", "rho_energy_dance"]]
         correlation = [[1, ve, vd], [ve, 1, ed], [vd, ed, 1]]
         covariance = np.outer(spread, spread) * correlation - np.diag(1 - knowable)
@@ -196,10 +190,9 @@ def _affect(genres, rng):
 
 
 def best_attainable_rho():
-    """Spearman's rho per axis of a perfect reading of the sound with the labels: no model can expect more.
+    """Spearman's rho per axis of a perfect reading of the sound: no model can expect more.
 
-    The two are jointly normal (nearly: a mixture of genres) with correlation r = sqrt(KNOWABLE), for which
-    rho = 6 / pi * arcsin(r / 2). On a finite test set it scatters around this value like any rho.
+    Sound and label are jointly normal (nearly: genres mix) with correlation sqrt(KNOWABLE).
     """
     return {axis: float(6 / np.pi * np.arcsin(np.sqrt(share) / 2)) for axis, share in KNOWABLE.items()}
 
@@ -207,22 +200,22 @@ def best_attainable_rho():
 def compose(clip, seconds=10.):
     """Turn a row of `plan` into a song: tempo, metre, key, mode, chords, groove, arrangement (Notebook 04).
 
-    Returns a namespace: `style`, `seconds`, `affect` (of the sound, in order of AXES), `tempo` (beats per minute),
-    `metre` (beats per bar), `tonic` (0 is C), `scale` (semitones), `chords` (scale degrees for each step, a quarter
-    of a beat), `times` (onset in s of each step, and the end), `parts` (what plays and how), `brightness` (0 to 7),
-    and `rng`, the random numbers left to the players.
+    Returns a namespace: `style`, `seconds`, `affect` (of the sound, as in AXES), `tempo` (beats per minute),
+    `metre` (beats per bar), `tonic` (0 is C), `scale` (semitones), `chords` (scale degrees, step by step: a
+    quarter of a beat), `times` (onset of each step in s, and the end), `parts` (what plays, and how),
+    `brightness` (0 to 7), and `rng`, the random numbers left to the players.
     """
     style, rng = STYLES[clip["genre"]], np.random.default_rng(int(clip["seed"]))
     valence, energy, dance = affect = tuple(float(clip[f"sound_{axis}"]) for axis in AXES)
     parts = {}
-    for part in ("drums", "bass", "chords", "lead"):
+    for part in ("changes", "drums", "bass", "chords", "lead"):
         source = STYLES[rng.choice(GENRES)] if rng.random() < BORROW else style
         parts[part] = str(rng.choice(getattr(source, part).split()))
     tempo = rng.uniform(*style.tempo) * 2 ** (.4 * (energy - .5) + .2 * (valence - .5))
     tempo *= (120 / tempo) ** (.4 * dance)
     metre = int(rng.choice(list(style.metre)))
-    tonic = ANY.split().index(rng.choice((style.keys if rng.random() < .6 else ANY).split()))
-    major, minor, size, beats, progressions = CHANGES[rng.choice(style.changes.split())]
+    tonic = ANY.split().index(rng.choice((style.keys if rng.random() < .4 else ANY).split()))
+    major, minor, size, beats, progressions = CHANGES[parts["changes"]]
     is_minor = rng.random() < np.clip(style.minor + 1.4 * (.5 - valence), .03, .97)
     steps = int(np.ceil(seconds * tempo / 15)) + 1
     roots = np.roll([int(degree) for degree in rng.choice(progressions).split()], -rng.integers(4))
@@ -230,10 +223,10 @@ def compose(clip, seconds=10.):
     chord = {root: [root + degree for degree in shape] for root in roots}
     chords = [chord[root] for root in np.resize(np.repeat(roots, beats * metre), steps)]
     times = _times(steps, tempo, style.swing, dance, parts["drums"] == "none", rng)
-    brightness = int(np.clip(round(3.5 + 1.2 * style.tone + 4 * (energy - .5) + rng.normal(0, 1)), 0, 7))
-    return SimpleNamespace(style=style, seconds=seconds, affect=affect, tempo=tempo, metre=metre, tonic=tonic,
-                           scale=SCALES[minor if is_minor else major], chords=chords, times=times, parts=parts,
-                           brightness=brightness, rng=rng)
+    brightness = int(np.clip(round(3.5 + 1.2 * style.tone + 3.5 * (energy - .5) + rng.normal(0, 1)), 0, 7))
+    return SimpleNamespace(
+        style=style, seconds=seconds, affect=affect, tempo=tempo, metre=metre, tonic=tonic, chords=chords,
+        scale=SCALES[minor if is_minor else major], times=times, parts=parts, brightness=brightness, rng=rng)
 
 
 def _times(steps, tempo, swing, dance, free, rng):
@@ -251,18 +244,15 @@ def render(clip, seconds=10.):
     The same row gives the same samples; another length gives another take of the song, not a prefix of it.
     """
     song = compose(clip, seconds)
-    melodic = _part(song, "chords")
-    if song.affect[1] + song.rng.normal(0, .1) > .15:
-        melodic = melodic + .8 * _part(song, "lead")
-    drive = 2 * song.style.drive * (.3 + 1.4 * song.affect[1])
-    if drive > .1:
-        level = np.sqrt(np.mean(melodic**2)) + 1e-9
-        melodic = 1.5 * level * np.tanh(drive * melodic / level)
+    melodic = _part(song, "chords") + .8 * _part(song, "lead")
+    level = np.sqrt(np.mean(melodic**2)) + 1e-9
+    drive = .01 + song.style.drive * (.6 + 2.4 * song.affect[1])
+    melodic = 1.2 * level * np.tanh(drive * melodic / level) / np.tanh(drive)
     return _master(song, 1.1 * _part(song, "bass") + melodic + 1.5 * _drums(song))
 
 
 def _pattern(song, text, keep):
-    """Steps on which a part plays, bool [steps]: a loop of two bars, its off-beats kept with chance `keep`."""
+    """Steps on which a part plays, bool [steps]: two bars in a loop, off-beats kept with chance `keep`."""
     bar = 4 * song.metre
     kept = (song.rng.random(2 * bar) < keep) | (np.arange(2 * bar) % 4 == 0)
     return np.resize(np.tile([mark == "x" for mark in text[:bar]], 2) & kept, len(song.chords))
@@ -272,16 +262,15 @@ def _accents(song):
     """Gain [steps]: beats stand out in danceable music, quiet music breathes."""
     _, energy, dance = song.affect
     step, bar = np.arange(len(song.chords)), 4 * song.metre
-    beats = np.where(step % 4, 1 - .5 * dance, 1) * np.where(step % bar, 1, 1 + .3 * dance)
+    beats = np.where(step % 4, 1 - .6 * dance, 1) * np.where(step % bar, 1, 1 + .3 * dance)
     swell = 1 + .6 * (1 - energy) * np.sin(2 * np.pi * (step / bar / 4 + song.rng.random()))
     return beats * swell * np.exp(song.rng.normal(0, .4 * (1 - energy), len(step)))
 
 
 def _add(track, sound, time, gain):
     """Mix `sound` into `track`, in place, from `time` in s."""
-    start = int(time * SAMPLE_RATE)
-    size = max(0, min(len(sound), len(track) - start))
-    track[start:start + size] += np.float32(gain) * sound[:size]
+    room = track[int(time * SAMPLE_RATE):][:len(sound)]
+    room += np.float32(gain) * sound[:len(room)]
 
 
 def _part(song, role):
@@ -305,34 +294,30 @@ def _part(song, role):
 
 
 def _pitches(song, role, steps):
-    """MIDI pitches of a part at each of `steps`: roots, chord tones, or a walk that returns to chord tones."""
+    """Yield a part's MIDI pitches at each of `steps`: roots, chord tones, or a walk among them."""
     name, manner = song.parts[role].split(":")
     low = TIMBRES[name].low + {"bass": 0, "chords": 0, "lead": 7}[role]
     low += 0 if role == "bass" else round(12 * (song.affect[0] - .5))  # happy is high
-    walk, moves, result = 2, song.rng.choice([-2, -1, -1, 0, 1, 1, 2], 8 * song.metre), []
+    walk, moves = 2, song.rng.choice([-2, -1, -1, 0, 1, 1, 2], 8 * song.metre)
     for count, step in enumerate(steps):
         chord = song.chords[step]
         if role == "bass":
             pattern = {"octave": (0, 7, 0, 7), "walk": (0, 2, 4, 5)}.get(manner, (0, 0, 0, 0))
             degrees = [(chord[0] + 3) % 7 - 3 + pattern[count % 4]]
         elif manner == "roll":
-            degrees = [(chord + [chord[0] + 7])[(0, 1, 2, 1, 3, 2)[count % 6] % (len(chord) + 1)]]
+            degrees = [[*chord, chord[0] + 7][(0, 1, 2, 1, 3, 2)[count % 6] % (len(chord) + 1)]]
         elif role == "chords":
             degrees = chord
         else:
             walk += 0 if manner == "rap" and step % 4 else moves[step % len(moves)] - round((walk - 3) / 6)
             degrees = [walk if step % 8 else min(chord, key=lambda tone: abs(tone - walk))]
         tonic = low + (song.tonic - low) % 12
-        result.append([int(tonic + song.scale[degree % 7] + 12 * (degree // 7)) for degree in degrees])
-    return result
+        yield [int(tonic + song.scale[degree % 7] + 12 * (degree // 7)) for degree in degrees]
 
 
 @lru_cache(maxsize=1000)
 def note(name, pitch, eighths, brightness):
-    """One note, float32 [samples], peak about 1; cached (some 100 MB at most), as clips share notes.
-
-    `name` of a timbre, `pitch` as MIDI number, length in `eighths` of a second, `brightness` 0 to 7.
-    """
+    """A note, made or cached, of some `eighths` of a second: float32 [samples], peak near 1."""
     timbre, f0 = TIMBRES[name], 440 * 2 ** ((pitch - 69) / 12)
     time = np.arange(int((eighths / 8 + .05) * SAMPLE_RATE)) / SAMPLE_RATE
     cutoff = 500 * 2 ** (.6 * brightness)  # Hz: 500 to 9,200
@@ -343,8 +328,7 @@ def note(name, pitch, eighths, brightness):
         bend = timbre.vibrato / 1200 * np.minimum(time / .4, 1) * np.sin(2 * np.pi * 5.5 * time)  # octaves
         sound = table[np.int64(2048 * np.cumsum(f0 / SAMPLE_RATE * 2**bend)) % 2048]
     envelope = np.minimum(1, np.minimum(time / timbre.attack, (time[-1] - time) / .04))
-    if timbre.decay:
-        envelope *= np.exp(-time / timbre.decay)
+    envelope *= np.exp(-time / (timbre.decay or np.inf))
     return np.float32(timbre.gain * envelope * sound / np.abs(sound).max())
 
 
@@ -354,7 +338,8 @@ def _spectrum(timbre, f0, cutoff):
     if timbre.kind == "pulse":
         amplitudes = np.abs(np.sin(np.pi * n / 4)) / n  # a quarter of the period high
     elif timbre.kind == "voice":
-        amplitudes = .3 / n + sum(1 / (1 + ((n * f0 - centre) / width) ** 2) for centre, width in FORMANTS)
+        formants = ((600, 110), (1100, 140), (2500, 250))  # centre and width, Hz
+        amplitudes = .3 / n + sum(1 / (1 + ((n * f0 - centre) / width) ** 2) for centre, width in formants)
     elif isinstance(timbre.partials, tuple):
         amplitudes = np.append(timbre.partials, np.zeros(len(n)))[:len(n)]
     else:
@@ -363,9 +348,8 @@ def _spectrum(timbre, f0, cutoff):
 
 
 def _string(f0, size, cutoff):
-    """A plucked string after Karplus and Strong (1983): noise in a loop of one period that dulls it each turn."""
-    period, fraction = divmod(SAMPLE_RATE / f0, 1)
-    period, fraction = int(period), np.clip(fraction, .1, .9)
+    """A plucked string after Karplus and Strong (1983): a loop of one period, dulled at each turn."""
+    period, fraction = int(SAMPLE_RATE / f0), np.clip(SAMPLE_RATE / f0 % 1, .1, .9)
     burst, loop = np.zeros(size), np.zeros(period + 2)
     burst[:period] = np.random.default_rng(period).uniform(-1, 1, period)
     loop[0], loop[-2], loop[-1] = 1, .996 * (fraction - 1), -.996 * fraction
@@ -386,9 +370,9 @@ def _drums(song):
     sharp = signal.lfilter([1, -.92], [1], noise)
     sweep = np.sin(2 * np.pi * tuning * np.cumsum(48 + 110 * np.exp(-40 * time)) / SAMPLE_RATE)
     skin = .5 * np.sin(2 * np.pi * 185 * tuning * time) + (.15 + .3 * energy) * noise
-    kick = "x...x...x...x..." if rng.random() < dance - .4 else kick
+    kick = BEATS if rng.random() < dance - .4 else kick
     for text, sound, keep, level in (
-            (kick, sweep * np.exp(-12 * time), .4 + .6 * dance, .35 + .9 * dance),
+            (kick, sweep * np.exp(-12 * time), .3 + .7 * dance, .2 + 1.1 * dance),
             (snare, skin * np.exp(-rng.uniform(12, 25) * time), .5 + .5 * energy, .35 + .4 * dance),
             (hat, .3 * sharp * np.exp(-rng.uniform(35, 90) * time), .1 + .9 * energy, .3 + .7 * energy)):
         accents = _accents(song)
@@ -405,7 +389,7 @@ def _master(song, mix):
     tail = np.float32(rng.standard_normal(len(decay)) * np.exp(-decay))
     size = fft.next_fast_len(len(mix) + len(tail), real=True)
     octaves = np.log2(np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 20) / 1000)  # above 1 kHz
-    tilt = 2 * style.tone + 3.5 * (energy - .5) + rng.normal(0, COLOUR / 2)  # dB per octave
+    tilt = 2 * style.tone + 3 * (energy - .5) + rng.normal(0, COLOUR / 2)  # dB per octave
     colour = np.interp(octaves, np.linspace(-5, 3.5, 7), rng.normal(0, COLOUR, 7)) + tilt * octaves
     gain = np.float32(10 ** (colour / 20) * (octaves > -5))  # nothing below 31 Hz
     room = 1 + wet * fft.rfft(tail / np.sqrt(np.sum(tail**2)), size)

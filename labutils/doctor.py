@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-PYTHON = ((3, 11), (3, 13))
+PYTHON = (3, 11)
 DISK_GB = 2.0  # the default data, packed, with trained models
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -24,9 +24,8 @@ def doctor() -> int:
 
 
 def _python() -> tuple[str, str]:
-    low, high = (".".join(map(str, version)) for version in PYTHON)
-    usable = sys.version_info[:2] >= PYTHON[0]
-    return "" if usable else f"use Python {low} to {high}", f"Python {platform.python_version()} ({sys.executable})"
+    fix = "" if sys.version_info >= PYTHON else f"use Python {PYTHON[0]}.{PYTHON[1]} or later"
+    return fix, f"Python {platform.python_version()} ({sys.executable})"
 
 
 def _packages() -> list[tuple[str, str]]:
@@ -99,9 +98,10 @@ def _kernel() -> tuple[str, str]:
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except Exception as error:
         return f"{error}; {fix}", "Jupyter kernel python3"
-    found = shutil.which(command)
     text = f"Jupyter kernel python3 ({command})"
-    return "" if found and os.path.samefile(found, sys.executable) else f"belongs to another Python; {fix}", text
+    # Jupyter takes a bare "python" for the Python it runs in.
+    own = not os.path.dirname(command) or Path(command).parent.resolve() == Path(sys.executable).parent.resolve()
+    return "" if own else f"belongs to another Python; {fix}", text
 
 
 def _data() -> tuple[str, str]:

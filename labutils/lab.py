@@ -72,6 +72,7 @@ def start(notebook: str, namespace: dict) -> Session:
     output_dir = Path(named) if named else data.home().parent / "runs" / dataset["name"]
     session = Session(notebook, parameters, root, dataset, output_dir, device, threads, time.perf_counter())
     warnings.simplefilter("once", data.DataWarning)
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, by way of librosa and pooch
     warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
     lines = {
         "data": f"{dataset['name']} ({dataset['kind']}) in {_short(root)}",
@@ -120,10 +121,12 @@ def record(session: Session, metrics: dict[str, Estimate | float]) -> Path:
 def source(*functions):
     """The package's own source of functions or classes, to be shown where a notebook teaches them."""
     import inspect
+    import textwrap
 
     from IPython.display import Code
 
-    return Code("\n\n".join(inspect.getsource(function).rstrip() for function in functions), language="python")
+    texts = (textwrap.dedent(inspect.getsource(function)).rstrip() for function in functions)
+    return Code("\n\n".join(texts), language="python")
 
 
 def describe(root) -> str:
@@ -159,7 +162,7 @@ def _describe_split(root: Path, task: str, kind: str, split: str) -> list[str]:
         lines.append("  " + ", ".join(f"{axis} {mean:.2f} +- {std:.2f}" for axis, mean, std in means))
     else:
         lines.append(f"  axes {', '.join(clips.axes)}, without labels")
-    problems = clips.store.problems + clips.problems
+    problems = [*clips.store.problems.values(), *clips.problems]
     return lines + [f"  problem: {problem}" for problem in problems[:5]] + (
         [f"  ... and {len(problems) - 5} more problems"] if len(problems) > 5 else []
     )  # fmt: skip

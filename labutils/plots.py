@@ -19,11 +19,18 @@ MARKERS = "osD^vP*XhdpH<>8"
 
 
 def show(figure, alt: str) -> None:
-    """Show a figure (or the figure of an Axes) in the notebook with its alternative text. All notebooks."""
-    from IPython.display import display
+    """Show a figure (or the figure of an Axes) in the notebook with its alternative text. All notebooks.
+
+    The picture is stored with a palette of 256 colours: it looks the same and halves the saved notebook.
+    """
+    from IPython.display import Image, display
+    from PIL import Image as Pillow
 
     figure = figure if isinstance(figure, Figure) else np.ravel(figure)[0].figure
-    display(figure, metadata={"image/png": {"alt": alt}})
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", bbox_inches="tight")
+    Pillow.open(drawn).convert("RGB").quantize(256, dither=Pillow.Dither.NONE).save(small, "PNG", optimize=True)
+    display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
     plt.close(figure)
 
 
@@ -39,26 +46,66 @@ def player(samples: np.ndarray, title: str = ""):
     return HTML(f"<figure><figcaption>{title}</figcaption>{audio._repr_html_()}</figure>")
 
 
+def panels(rows: int = 1, columns: int = 1, *, size=(8, 2.4), share: bool = True) -> np.ndarray:
+    """Empty axes [rows * columns] in one figure, `size` inches each, on common axes if `share`. Notebook 01."""
+    _, axes = plt.subplots(
+        rows, columns, figsize=(size[0] * columns, size[1] * rows), sharex=share, sharey=share, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    return axes.ravel()
+
+
 def _axes(ax, figsize=(8, 3)):
     if ax is None:
         _, ax = plt.subplots(figsize=figsize, layout="constrained")
     return ax
 
 
-def plot_mel(mel, *, times=None, ax=None, title=None):
+def plot_curves(x, curves: dict, *, ax=None, title=None, xlabel="time (s)", ylabel="strength (no unit)"):
+    """Curves {name: [len(x)]} over one x; a name that begins with "_" gets no line in the legend. Notebook 01."""
+    ax = _axes(ax)
+    for number, (name, values) in enumerate(curves.items()):
+        ax.plot(x, values, color=COLORS[number % len(COLORS)], lw=1, label=name)
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    if any(not name.startswith("_") for name in curves):
+        ax.legend(fontsize="small", loc="upper right")
+    return ax
+
+
+def mark_beats(ax, times, *, color="white"):
+    """Vertical lines at `times` (s) across a picture over time. Notebook 02."""
+    ax.vlines(times, *ax.get_ylim(), color=color, lw=0.8, ls="--")
+    return ax
+
+
+def _band_edges(num_bands: int, scale: str) -> np.ndarray:
+    """Edges of mel bands, or of the linear bins of an STFT, in Hz [num_bands + 1]."""
+    from librosa import mel_frequencies
+
+    if scale == "linear":
+        return np.linspace(0, SAMPLE_RATE / 2, num_bands + 1)
+    return mel_frequencies(2 * num_bands + 3, fmax=SAMPLE_RATE / 2)[1:-1:2]
+
+
+def plot_mel(mel, *, times=None, ax=None, title=None, scale="mel"):
     """Log-mel spectrogram [128, T] in dB, frequency in Hz up, time in seconds to the right. Notebook 01.
 
-    `times`: edges of the columns in seconds [T + 1]; default: frames of 23.2 ms.
+    `times`: edges of the columns in seconds [T + 1]; default: frames of 23.2 ms. `scale="linear"`: the rows are not
+    mel bands but the bins of the STFT, [1025, T].
     """
+    from librosa import hz_to_mel, mel_to_hz
     from librosa.display import specshow
 
     ax = _axes(ax)
     times = frame_times(mel.shape[1]) if times is None else times
+    edges = np.linspace(0, SAMPLE_RATE / 2, len(mel) + 1)  # Hz, where one row ends and the next begins
+    if scale == "mel":
+        edges = mel_to_hz(hz_to_mel(SAMPLE_RATE / 2) * (np.arange(len(mel) + 1) + 0.5) / (len(mel) + 1))
     image = specshow(
-        mel, x_coords=times, x_axis="time", y_axis="mel", sr=SAMPLE_RATE, hop_length=HOP_LENGTH, ax=ax,
+        mel, x_coords=times, y_coords=edges, x_axis="time", y_axis=scale, sr=SAMPLE_RATE, hop_length=HOP_LENGTH, ax=ax,
         cmap="magma", vmin=-80, vmax=0,
     )  # fmt: skip
-    ax.figure.colorbar(image, ax=ax, label="power (dB below maximum)")
+    ax.figure.colorbar(image, ax=ax, label="power (dB re maximum)")
     ax.set(title=title, xlabel="time (s)", ylabel="frequency (Hz)")
     return ax
 
@@ -70,7 +117,7 @@ def plot_chroma(chroma, *, times=None, ax=None, title=None):
     ax = _axes(ax)
     times = frame_times(chroma.shape[1]) if times is None else times
     image = specshow(
-        chroma, x_coords=times, x_axis="time", y_axis="chroma", sr=SAMPLE_RATE, hop_length=HOP_LENGTH, ax=ax,
+        chroma, x_coords=times, y_coords=np.arange(len(chroma) + 1) - 0.5, x_axis="time", y_axis="chroma", sr=SAMPLE_RATE, hop_length=HOP_LENGTH, ax=ax,
         cmap="cividis", vmin=0, vmax=1,
     )  # fmt: skip
     ax.figure.colorbar(image, ax=ax, label="strength (1 = strongest)")
@@ -87,6 +134,42 @@ def plot_counts(counts: dict[str, int], *, ax=None, title=None, color=COLORS[0])
     ax.set(title=title, xlabel="clips", ylabel="genre")
     ax.margins(x=0.1)
     return ax
+
+
+def plot_batch(batch, *, ax=None, title=None, xlabel="frame"):
+    """A padded batch [B, T, F] as an image: mean over the features in dB, one clip a row. Notebook 04."""
+    ax = _axes(ax, (8, 0.08 * len(batch.x) + 1.4))
+    image = ax.imshow(batch.x.mean(dim=2), aspect="auto", cmap="magma", interpolation="nearest", origin="upper")
+    ax.figure.colorbar(image, ax=ax, label="mean level (dB)")
+    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    ax.set(title=title, xlabel=xlabel, ylabel="clip in the batch")
+    return ax
+
+
+def plot_spread(values: dict, *, ax=None, title=None, xlabel="", ylabel="", label=None, color=COLORS[0], offset=0.0):
+    """Repeated measurements {name: [R]}, one row each: every value a dot, the mean a bar. Notebook 04."""
+    ax = _axes(ax, (7, 0.38 * len(values) + 1.2))
+    for y, numbers in enumerate(values.values()):
+        ax.plot(numbers, np.full(len(numbers), y + offset), "o", ms=4, alpha=0.25, mew=0, color=color)
+        ax.plot(np.mean(numbers), y + offset, "|", ms=12, mew=2, color=color, label=label if y == 0 else None)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(len(values) - 0.4, -0.6))
+    if label:
+        ax.legend(title="mean of", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def plot_histograms(values: dict, *, title=None, unit=""):
+    """Histograms side by side {name: [N]}, on the same axes, the mean marked. Notebook 04."""
+    figure, axes = plt.subplots(
+        1, len(values), figsize=(3.2 * len(values), 2.6), sharey=True, layout="constrained", squeeze=False
+    )
+    for ax, (name, numbers) in zip(axes.flat, values.items()):
+        ax.hist(numbers, bins=np.linspace(0, 1, 21), color=COLORS[0])
+        ax.axvline(np.mean(numbers), color=COLORS[1], ls="--")
+        ax.set(title=f"mean {np.mean(numbers):.2f} (dashed)", xlabel=f"{name} ({unit})", ylabel="clips")
+    figure.suptitle(title)
+    return figure
 
 
 def plot_loss(losses, *, ax=None, title=None, label=None, color=COLORS[0]):
@@ -172,6 +255,18 @@ def plot_maps(maps, *, title=None, columns=8, cmap="RdBu_r"):
     figure.colorbar(drawn, ax=axes, shrink=0.8, format="%.2g")
     figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def plot_occlusion(fall, seconds, *, ax=None, title=None):
+    """Fall of the log probability [bands, steps] when a tile of a mel spectrogram is covered. Notebook 07."""
+    ax = _axes(ax)
+    limit = float(np.abs(fall).max()) or 1.0
+    image = ax.imshow(
+        fall, origin="lower", aspect="auto", extent=(0, seconds, 0, 128), cmap="RdBu_r", vmin=-limit, vmax=limit
+    )
+    ax.figure.colorbar(image, ax=ax, label="fall (nats)")
+    ax.set(title=title, xlabel="time (s)", ylabel="mel band")
+    return ax
 
 
 def plot_latent(points, labels, classes, *, ax=None, title=None, method="PCA"):

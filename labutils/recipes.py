@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from . import models
 from .data import DataError, SpectrogramDataset, stratified_split
-from .training import Fitted, Settings, fit_or_load, freeze
+from .training import Fitted, Settings, fit_or_load, freeze, predict
 
 VAL_FRACTION = 0.15  # of the training split, for early stopping; another seed, another part
 TEST_FRACTION = 0.25  # of the affect training split, where the test split has no labels; the same for all seeds
@@ -27,8 +28,8 @@ RECIPES = {
         Settings(num_epochs=20, lr=4e-3),
     ),
     ("repaired", "cnn", "beat"): ({"channels": (16, 32, 32), "bands_per_step": 2}, Settings(num_epochs=20, lr=4e-3)),
-    ("repaired", "ast", "raw"): ({"patch_frames": 4}, Settings(num_epochs=20, lr=1e-3)),
-    ("repaired", "ast", "beat"): ({"patch_frames": 1}, Settings(num_epochs=20, lr=1e-3)),
+    ("repaired", "ast", "raw"): ({"width": 48, "patch_frames": 8}, Settings(num_epochs=12, batch_size=16, lr=2e-3)),
+    ("repaired", "ast", "beat"): ({"width": 48, "patch_frames": 1}, Settings(num_epochs=12, batch_size=16, lr=2e-3)),
     ("report", "lstm", "raw"): (
         {"hidden": 512, "pooling": "last_index", "normalise": False, "dropout": 0.0},
         Settings(50, 128, 1e-3, 1e-2, "adam", "halving", grad_clip=0.0),
@@ -133,6 +134,25 @@ def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recip
     model = models.MultitaskRegressor(backbone, len(splits.train.axes))
     loss = models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
     return fit_or_load(f"{kind}.multitask", model, splits.train, splits.val, how, loss_function=loss, device=device)
+
+
+def solve_head(model: models.Regressor, dataset: SpectrogramDataset, *, device="cpu") -> models.Regressor:
+    """Give a regressor the best linear head for its backbone as it is, and return it. Notebook 09.
+
+    Ridge regression (Hoerl and Kennard, 1970) of the labels [N] on the backbone's outputs [N, D] in evaluation mode,
+    standardised; the penalty is chosen by leave-one-out error on the same clips. The backbone does not change.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
+    outputs = predict(model.backbone, dataset, device=device)
+    scaler = StandardScaler().fit(outputs)
+    ridge = RidgeCV(np.logspace(0, 5, 11)).fit(scaler.transform(outputs), dataset.labels)
+    slopes = ridge.coef_ / scaler.scale_
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(slopes[None]))
+        model.head.bias.fill_(float(ridge.intercept_ - slopes @ scaler.mean_))
+    return model
 
 
 def _recipe(recipe: str, kind: str, time: str):

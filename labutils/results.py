@@ -20,7 +20,8 @@ PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Notebooks and results</title>
 <style>
 body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ccc; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ccc; }}
 </style></head><body>
 <h1>Notebooks and results</h1>
 <h2>Notebooks</h2>
@@ -40,7 +41,8 @@ def write(notebooks: list[Notebook], out: Path) -> None:
     states_path = out / "run.json"  # of all runs into OUT: `--only` adds to earlier ones
     states = json.loads(states_path.read_text(encoding="utf-8")) if states_path.exists() else {}
     for notebook in notebooks:
-        states[notebook.name] = {"state": notebook.state, "seconds": round(notebook.seconds, 1), "reason": notebook.reason}
+        seconds = round(notebook.seconds, 1)
+        states[notebook.name] = {"state": notebook.state, "seconds": seconds, "reason": notebook.reason}
     save(states_path, json.dumps(dict(sorted(states.items())), indent=1))
     _write_pages(notebooks, out)
     save(out / "index.html", _index(out, states, headlines(table), note, len(table)))
@@ -85,10 +87,20 @@ def state_line(notebook: Notebook) -> str:
     return f"{notebook.state:<8} {notebook.name:<24} {notebook.seconds:6.0f} s  {notebook.reason}".rstrip()
 
 
+def forget(notebook: Notebook, out: Path) -> None:
+    """Remove what an earlier run left of a notebook, so that it is not mistaken for a result of this one."""
+    for name in (f"notebooks/{notebook.path.name}", f"records/{notebook.name}.json", f"html/{notebook.name}.html"):
+        (out / name).unlink(missing_ok=True)
+
+
 def failure(executed: Path, log: Path) -> str:
     """Which cell failed and why, from the executed notebook; else the last line of the log."""
     where = last = ""
-    cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
+    try:
+        cells = nbformat.read(executed, as_version=4).cells
+    except (OSError, ValueError):  # not there, or cut off while it was written
+        executed.unlink(missing_ok=True)
+        cells = []
     for number, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), start=1):
         first_line = next(iter(cell.source.strip().splitlines()), "")
         for output in cell.outputs:

@@ -66,7 +66,7 @@ class Store:
         """Open the store of a folder of .npy files, packing it first if its files are new or changed."""
         with os.scandir(folder) as entries:
             stats = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries if e.name.endswith(SUFFIX))
-        key = hashlib.blake2b(repr((1, str(folder), stats)).encode(), digest_size=12).hexdigest()
+        key = hashlib.blake2b(repr((2, str(folder), stats)).encode(), digest_size=12).hexdigest()
         path = home() / "stores" / key
         if not (path / "meta.json").exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,20 +82,20 @@ def _pack(folder: Path, names: list[str], path: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     names.sort(key=lambda name: (len(name), name))  # numeric order of the ids
-    ids, lengths, problems, digest = [], [], [], hashlib.blake2b(digest_size=12)
+    ids, lengths, problems, digest = [], [], {}, hashlib.blake2b(digest_size=12)
     with open(part / "frames.f32", "wb") as file:
         for name in progress(names, desc=f"packing {folder.parent.name}/{folder.name}"):
             try:
                 frames = _read_array(folder / name)
             except DataError as error:
-                problems.append(str(error))
+                problems[clip_id(name)] = str(error)
                 continue
             frames.tofile(file)
             digest.update(name.encode() + frames.tobytes())
             ids.append(clip_id(name))
             lengths.append(len(frames))
     if not ids:
-        reason = problems[0] if problems else f"no file *{SUFFIX} in it"
+        reason = next(iter(problems.values())) if problems else f"no file *{SUFFIX} in it"
         raise DataError(f"{folder}: no usable array ({reason})")
     np.savez(part / "index.npz", ids=np.array(ids), offsets=np.cumsum([0, *lengths]))
     meta = {"fingerprint": digest.hexdigest(), "problems": problems, "folder": str(folder)}

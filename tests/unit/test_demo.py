@@ -199,4 +199,3 @@ def test_difficulty_on_a_small_version(clips):
     assert .10 < score["chroma"] < .60, score
     assert .40 < score["energy"] < .92, score
     assert 0 < score["valence"] < .80 and 0 < score["danceability"] < .85, score
-    print(score)

@@ -1,0 +1,81 @@
+# make labs: everything from a fresh clone; the other goals stand in `make help`.
+#
+# An active environment that already has torch (Kaggle, Colab, conda) is used as it is: only missing packages are added,
+# and no installed one is changed. Otherwise an environment is made in .venv, with the CPU build of torch.
+#   make labs PYTHON=python3.12                 another Python (3.11 to 3.13)
+#   make labs TORCH="torch==2.13.0"             another build of torch: whatever `pip install` takes
+
+PYTHON ?= python3
+TORCH ?=
+JOBS ?= 2
+VENV := .venv
+TORCH_VERSION := 2.13.0
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+PIP = $(PY) -m pip --disable-pip-version-check
+
+# "yes" if the active Python has torch, and a mark of its environment
+ACTIVE := $(shell $(PYTHON) -c "import importlib.util as u, sys, zlib; print('yes' if u.find_spec('torch') else 'no', zlib.crc32(sys.prefix.encode()))" 2>/dev/null)
+ifeq ($(firstword $(ACTIVE)),yes)
+PY := $(PYTHON)
+STAMP := .labs-$(lastword $(ACTIVE))
+else
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.labs
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help labs test notebooks bench clean
+
+help:
+	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
+	@echo "make test        style, unit tests and notebook tests"
+	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
+	@echo "make bench       what it costs, against plain baselines"
+	@echo "make clean       remove all that was made: .venv, runs, generated data, caches"
+
+labs: $(STAMP)
+	$(PY) -m labutils data demo
+	$(PY) -m labutils run --jobs $(JOBS) --out runs/demo
+
+test: $(STAMP)
+	$(PY) -m ruff check .
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile tests
+
+notebooks: $(STAMP)
+	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks
+
+bench: $(STAMP)
+	$(PY) benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .labs-* runs build *.egg-info .pytest_cache .ruff_cache
+	rm -rf data/demo data/demo-tiny data/stores data/models
+	find labutils tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment in .venv, with the tested versions
+$(VENV)/.labs: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || \
+	    { echo "Python 3.11 to 3.13 is needed; name one: make labs PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch and the other packages (some minutes)"
+ifeq ($(strip $(TORCH)),)
+	@$(PIP) install -q "torch==$(TORCH_VERSION)+cpu" 2>/dev/null || \
+	    $(PIP) install "torch==$(TORCH_VERSION)" --extra-index-url $(CPU_INDEX)
+else
+	$(PIP) install $(TORCH)
+endif
+	@grep -v "^torch==" constraints.txt > $(VENV)/constraints.txt
+	@$(PY) -c "import importlib.metadata as m; print('torch==' + m.version('torch'))" >> $(VENV)/constraints.txt
+	$(PIP) install -q -r requirements.txt -c $(VENV)/constraints.txt
+	$(PIP) install -q --no-deps -e .
+	@touch $@
+
+# The active environment: what is installed stays; if that cannot be, at least torch and numpy do
+.labs-%: requirements.txt pyproject.toml
+	@$(PY) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or later is needed"; exit 1; }
+	@echo "Using the active environment, which has torch; adding what is missing"
+	@$(PY) -c "import importlib.metadata as m; print(*sorted({f'{d.name}=={d.version}' for d in m.distributions() if d.name}), sep='\n')" > $@.installed
+	@grep -E -i "^(torch|numpy)==" $@.installed > $@.kept
+	$(PIP) install -q -r requirements.txt -c $@.installed || $(PIP) install -q -r requirements.txt -c $@.kept
+	$(PIP) install -q --no-deps -e .
+	@mv $@.installed $@ && rm $@.kept
