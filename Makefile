@@ -39,7 +39,10 @@ labs: $(STAMP)
 
 test: $(STAMP)
 	$(PY) -m ruff check .
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile tests
+	$(PY) -m pytest -q -n $(JOBS) --dist loadfile tests/unit
+	$(PY) -m labutils data demo
+	LABUTILS_OUTPUT=$(CURDIR)/runs/test $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 12 --nbval-lax \
+	    tests/notebooks notebooks
 
 notebooks: $(STAMP)
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks

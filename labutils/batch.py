@@ -90,9 +90,20 @@ def install_outputs(notebooks: list[Notebook], out: Path) -> None:
             executed = nbformat.read(out / "notebooks" / notebook.path.name, as_version=4)
             for cell, done in zip(source.cells, executed.cells, strict=True):
                 if cell.cell_type == "code":
-                    cell.outputs, cell.execution_count = done.outputs, done.execution_count
+                    cell.outputs, cell.execution_count = _join_streams(done.outputs), done.execution_count
                     cell.metadata.pop("execution", None)
             results.save(notebook.path, nbformat.writes(source) + "\n")
+
+
+def _join_streams(outputs: list) -> list:
+    """One output for what a cell printed, however many pieces it came in."""
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and joined[-1].get("name") == output.name:
+            joined[-1]["text"] += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _default_folder() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -27,7 +28,7 @@ SPELLINGS = {
 }
 
 
-def make_demo(out=None, *, size: str = "default", seed: int = 0, seconds: float = 10.0, jobs: int | None = None) -> Path:
+def make_demo(out=None, *, size="default", seed: int = 0, seconds: float = 10.0, jobs: int | None = None) -> Path:
     """Make the procedural demo corpus, or finish it, or just return it when it is complete.
 
     Notebook 04. As in the lab's data, the affect labels of the test split are held back; `clips.csv` has them.
@@ -41,10 +42,16 @@ def make_demo(out=None, *, size: str = "default", seed: int = 0, seconds: float 
     -------
     root : the data set's folder.
     """
-    out = Path(out) if out else home() / ("demo" if size == "default" else f"demo-{size}")
-    recipe = {"kind": "procedural", "size": size, "seed": seed, "seconds": seconds}
+    recipe = {"kind": "procedural", "size": size, "seed": seed, "seconds": seconds, "code": _code()}
+    if not out:
+        out = home() / ("demo" if size == "default" else f"demo-{size}")
+        if (out / "recipe.json").exists() and json.loads((out / "recipe.json").read_text()) != {"layout": 1, **recipe}:
+            print(f"{out} was made with another recipe; making it anew", flush=True)
+            shutil.rmtree(out)
+    out = Path(out)
     table = demo.plan(size=size, seed=seed)
-    record = {"name": "demo" if size == "default" else f"demo-{size}", "best_attainable_rho": demo.best_attainable_rho()}
+    name = "demo" if size == "default" else f"demo-{size}"
+    record = {"name": name, "best_attainable_rho": demo.best_attainable_rho()}
     clips = [(row["file"], _Render(row, seconds)) for row in table.to_dict("records")]
     columns = ["file", "genre", "split", *demo.AXES]
     return _write(table[columns], clips, out, recipe, record, jobs, hidden_splits=("test",))
@@ -96,7 +103,10 @@ def load_audio(root, clip_id: str) -> np.ndarray | None:
 
 
 def warm_up() -> float:
-    """Let librosa compile its numba code, which takes a minute in a fresh environment; returns the seconds."""
+    """Let librosa compile its numba code, which takes a minute in a fresh environment; returns the seconds.
+
+    Before the first features of notebook 01.
+    """
     start = time.perf_counter()
     audio.features(np.random.default_rng(0).normal(0, 0.1, 4 * audio.SAMPLE_RATE).astype(np.float32))
     return time.perf_counter() - start
@@ -137,9 +147,16 @@ def difficulty(root) -> dict[str, float]:
     first, second = stratified_split(affect.labels, 0.25)
     x = pooled_statistics(affect)
     for column, axis in enumerate(affect.axes):
-        ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11))).fit(x[first], affect.labels[first, column])
+        ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
+        ridge.fit(x[first], affect.labels[first, column])
         found[f"ridge.{axis}.spearman"] = spearman(affect.labels[second, column], ridge.predict(x[second]))
     return found
+
+
+def _code() -> str:
+    """Changes with the code that composes, renders and analyses the demo: old clips are never taken for new ones."""
+    source = b"".join(Path(module.__file__).read_bytes() for module in (demo, audio))
+    return hashlib.blake2b(source, digest_size=6).hexdigest()
 
 
 class _Render:
@@ -210,7 +227,8 @@ def _write(table, clips, out: Path, recipe: dict, record: dict, jobs, hidden_spl
             for clip_id, split, affect, (_, get_samples) in zip(table.index, table["split"], in_affect, clips)
         ]
         done = joblib.Parallel(n_jobs=jobs or joblib.cpu_count(), return_as="generator_unordered")(work)
-        failed = dict(reason for reason in progress(done, desc=f"features -> {out.name}", total=len(work), unit="clip") if reason)
+        done = progress(done, desc=f"features -> {out.name}", total=len(work), unit="clip")
+        failed = dict(reason for reason in done if reason)
         _report_failures(out, table, failed)
         table, labelled, in_affect = (part.drop(index=list(failed)) for part in (table, labelled, in_affect))
         if table.empty:
@@ -239,7 +257,8 @@ def _check_recipe(out: Path, recipe: dict) -> None:
 def _write_clip(out: Path, clip_id: str, split: str, affect: bool, get_samples) -> tuple[str, str] | None:
     """Features of one clip into its folders, unless they are there; returns (id, reason) on failure."""
     tasks = ("genre", "affect") if affect else ("genre",)
-    paths = {(task, time): out / FOLDERS[task, time] / split / f"{clip_id}{SUFFIX}" for task in tasks for time in ("raw", "beat")}
+    folders = [(task, kind) for task in tasks for kind in ("raw", "beat")]
+    paths = {folder: out / FOLDERS[folder] / split / f"{clip_id}{SUFFIX}" for folder in folders}
     if all(path.exists() for path in paths.values()):
         return None
     try:
@@ -259,9 +278,9 @@ def _report_failures(out: Path, table: pd.DataFrame, failed: dict[str, str]) -> 
     if not failed:
         (out / "failed.csv").unlink(missing_ok=True)
         return
-    rows = pd.DataFrame({"id": list(failed), "file": table.loc[list(failed), "file"].to_list(), "reason": list(failed.values())})
-    _save(out / "failed.csv", rows.to_csv(index=False))
-    print(f"{len(failed)} of {len(table)} clips failed, the first: {next(iter(failed.values()))}; see {out / 'failed.csv'}")
+    rows = pd.DataFrame({"file": table.loc[list(failed), "file"], "reason": list(failed.values())})
+    _save(out / "failed.csv", rows.to_csv())
+    print(f"{len(failed)} of {len(table)} clips failed, the first: {rows['reason'].iloc[0]}; see {out / 'failed.csv'}")
 
 
 def _write_label_files(out: Path, table: pd.DataFrame, axes: list[str], in_affect: pd.Series, hidden_splits) -> None:

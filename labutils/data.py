@@ -121,8 +121,11 @@ class SpectrogramDataset(Dataset):
     DataError : missing folders or labels, unknown genre or axis, nothing left.
     """
 
-    def __init__(self, root, task="genre", split="train", *, time="raw", feature="mel", axis=None, class_mapping="auto"):
-        folder = Path(root) / FOLDERS[_choice("task", task, ("genre", "affect")), _choice("time", time, ("raw", "beat"))]
+    def __init__(
+        self, root, task="genre", split="train", *, time="raw", feature="mel", axis=None, class_mapping="auto"
+    ):  # fmt: skip
+        _choice("task", task, ("genre", "affect"))
+        folder = Path(root) / FOLDERS[task, _choice("time", time, ("raw", "beat"))]
         if not (folder / split).is_dir():
             raise DataError(f"{folder / split}: folder not found; the data set has no {time} {task} {split} split")
         self.task, self.split, self.time, self.feature = task, split, time, feature
@@ -150,7 +153,7 @@ class SpectrogramDataset(Dataset):
             raise DataError(f"{folder}/{split}: no clip has both an array and a label; check the ids in the label file")
         self.ids, self.rows = list(table.index), np.array([row_of[name] for name in table.index])
         if task == "genre":
-            names = read_labels(folder / "train_labels.txt")["Genre"].map(_mapping(class_mapping, None, folder)).dropna()
+            names = read_labels(folder / "train_labels.txt")["Genre"].map(mapping).dropna()
             self.classes = sorted(set(names) | set(table["Genre"]))
             self.labels = np.array([self.classes.index(name) for name in table["Genre"]], dtype=np.int64)
         else:
@@ -262,7 +265,8 @@ def pick_clips(dataset: SpectrogramDataset, genres: list[str], seed: int = 0) ->
     """
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     if (counts > 0).sum() < 2:
-        raise DataError(f"only one genre ({dataset.classes[int(counts.argmax())]}) has clips; two are needed to compare")
+        only = dataset.classes[int(counts.argmax())]
+        raise DataError(f"only one genre ({only}) has clips; two are needed to compare")
     number_of = {name.lower(): number for number, name in enumerate(dataset.classes) if counts[number]}
     chosen = list(dict.fromkeys(number_of[genre.lower()] for genre in genres if genre.lower() in number_of))
     largest = [int(c) for c in np.argsort(-counts, kind="stable") if c not in chosen and counts[c]]

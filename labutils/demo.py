@@ -21,7 +21,7 @@ from .audio import SAMPLE_RATE
 AXES = ("valence", "energy", "danceability")
 KNOWABLE = {"valence": .5, "energy": .72, "danceability": .7}  # share of labels that drives the sound
 SIZES = ("default", "tiny")  # 724 and 91 clips
-BORROW = .2  # chance that a part of the arrangement comes from any other genre
+BORROW = .15  # chance that a part of the arrangement comes from any other genre
 COLOUR = 3.  # dB, spread of each clip's random equaliser: no two recordings sound alike
 LABELS = Path(__file__).parent / "labels"
 GUITAR, WINDS, ANY = "E A D G E A", "Bb Eb F Ab C", "C Db D Eb E F Gb G Ab A Bb B"  # usual tonics
@@ -180,8 +180,9 @@ def _affect(genres, rng):
         correlation = [[1, ve, vd], [ve, 1, ed], [vd, ed, 1]]
         covariance = np.outer(spread, spread) * correlation - np.diag(1 - knowable)
         values, vectors = np.linalg.eigh(covariance / np.sqrt(np.outer(knowable, knowable)))
-        draws = rng.standard_normal((int((genres == genre).sum()), 3)) * np.sqrt(np.maximum(values, .05))
-        sound[genres == genre] = draws @ vectors.T + means / np.sqrt(knowable)
+        root = (vectors * np.sqrt(np.maximum(values, .05))) @ vectors.T  # symmetric: the same whatever eigh's signs
+        draws = rng.standard_normal((int((genres == genre).sum()), 3))
+        sound[genres == genre] = draws @ root + means / np.sqrt(knowable)
     sound = (sound - sound.mean(0)) / sound.std(0)
     mixed = np.sqrt(knowable) * sound + np.sqrt(1 - knowable) * rng.standard_normal(sound.shape)
     ranks = (mixed.argsort(0).argsort(0) + .5) / len(mixed)

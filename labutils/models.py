@@ -114,8 +114,8 @@ class LSTMBackbone(nn.Module):
         return f"pooling={self.pooling}, frames_per_step={self.frames_per_step}, normalise={self.normalise}"
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        x = self.norm(x, lengths)  # [B, T, F]
         x, lengths = average_frames(x, lengths, self.frames_per_step)  # [B, T', F]
+        x = self.norm(x, lengths)  # [B, T', F]
         for layer in self.layers:
             x = layer(x, lengths)  # [B, T', 2 H]
         if self.pooling == "mean_max":
@@ -148,7 +148,9 @@ class CNNBackbone(nn.Module):
         self.norm = InputNorm(num_features)
         sizes = [1, *channels]
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(i, o, 3, padding=padding), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True))
+            nn.Sequential(
+                nn.Conv2d(i, o, 3, padding=padding), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)
+            )
             for i, o in pairwise(sizes)
         )  # fmt: skip
         self.dropout = nn.Dropout(dropout)
@@ -175,11 +177,11 @@ class CNNBackbone(nn.Module):
 
     def feature_maps(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The last block's maps [B, C, T', F'] and their lengths [B]."""
-        x = self.norm(x, lengths)  # [B, T, F]
         if self.num_frames is not None:
             x = F.pad(x, (0, 0, 0, max(self.num_frames - x.shape[1], 0)))[:, : self.num_frames]
             lengths = lengths.clamp(max=self.num_frames)
         x, lengths = average_frames(x, lengths, self.frames_per_step)  # [B, T1, F]
+        x = self.norm(x, lengths)  # [B, T1, F]
         x = F.avg_pool1d(x, self.bands_per_step) if self.bands_per_step > 1 else x  # [B, T1, F1]
         x = F.pad(x, (0, max(self.minimum - x.shape[2], 0), 0, max(self.minimum - x.shape[1], 0)))
         x, lengths = x[:, None], lengths.clamp(min=self.minimum)  # [B, 1, T1, F1]
@@ -210,7 +212,9 @@ class ASTBackbone(nn.Module):
         self.norm = InputNorm(num_features)
         self.embed = nn.Linear(patch_frames * num_features, width)
         self.class_token = nn.Parameter(0.02 * torch.randn(width))
-        layer = nn.TransformerEncoderLayer(width, num_heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width, num_heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
+        )  # fmt: skip
         self.encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
         self.num_outputs = width
 

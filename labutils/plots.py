@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from .audio import HOP_LENGTH, SAMPLE_RATE, frame_times
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # Okabe and Ito (2008)
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # Okabe, Ito
 MARKERS = "osD^vP*XhdpH<>8"
 
 
@@ -29,7 +29,8 @@ def show(figure, alt: str) -> None:
     figure = figure if isinstance(figure, Figure) else np.ravel(figure)[0].figure
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight")
-    Pillow.open(drawn).convert("RGB").quantize(256, dither=Pillow.Dither.NONE).save(small, "PNG", optimize=True)
+    few = Pillow.open(drawn).convert("RGB").quantize(256, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
+    few.save(small, "PNG", optimize=True)  # no colour of a scale is off by more than a few levels
     display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
     plt.close(figure)
 
@@ -117,7 +118,8 @@ def plot_chroma(chroma, *, times=None, ax=None, title=None):
     ax = _axes(ax)
     times = frame_times(chroma.shape[1]) if times is None else times
     image = specshow(
-        chroma, x_coords=times, y_coords=np.arange(len(chroma) + 1) - 0.5, x_axis="time", y_axis="chroma", sr=SAMPLE_RATE, hop_length=HOP_LENGTH, ax=ax,
+        chroma, x_coords=times, y_coords=np.arange(len(chroma) + 1) - 0.5, x_axis="time", y_axis="chroma",
+        sr=SAMPLE_RATE, hop_length=HOP_LENGTH, ax=ax,
         cmap="cividis", vmin=0, vmax=1,
     )  # fmt: skip
     ax.figure.colorbar(image, ax=ax, label="strength (1 = strongest)")
@@ -215,7 +217,7 @@ def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, titl
     as the majority class or the best attainable rho.
     """
     ax = _axes(ax, (7, 0.38 * len(estimates) + 1.2))
-    for y, (name, estimate) in enumerate(estimates.items()):
+    for y, estimate in enumerate(estimates.values()):
         ax.plot([estimate.low, estimate.high], [y, y], color=COLORS[0], lw=2)
         ax.plot(estimate.value, y, "o", color=COLORS[0], label="here, with 95 % interval" if y == 0 else None)
     for i, name in enumerate(name for name in references or {} if name in estimates):
@@ -240,25 +242,29 @@ def plot_truth(y_true, y_pred, *, ax=None, title=None, axis="value"):
     return ax
 
 
-def plot_maps(maps, *, title=None, columns=8, cmap="RdBu_r"):
-    """A grid of small images [C, H, W]: activations, gradients or filters, on one symmetric scale. Notebook 07."""
+def plot_maps(maps, *, ax=None, title=None, columns=8):
+    """Small images [C, H, W] side by side, activations, gradients or filters, on one symmetric scale. Notebook 07."""
     maps = np.asarray(maps)
-    columns = min(columns, len(maps))
-    rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns, rows + 0.4), layout="constrained", squeeze=False)
+    count, height, width = maps.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    gap = max(1, width // 6)  # pixels between the images
+    mosaic = np.full((rows * (height + gap), columns * (width + gap)), np.nan)
+    ax = _axes(ax, (columns + 1, rows * height / width + 0.5))
+    for number, image in enumerate(maps):
+        y, x = number // columns * (height + gap), number % columns * (width + gap)
+        mosaic[y : y + height, x : x + width] = image
+        ax.text(x - 0.5, y - 0.6, number, fontsize="x-small", va="bottom")
     limit = float(np.abs(maps).max()) or 1.0
-    for ax in axes.flat:
-        ax.axis("off")
-    for number, (ax, image) in enumerate(zip(axes.flat, maps)):
-        drawn = ax.imshow(image, cmap=cmap, vmin=-limit, vmax=limit)
-        ax.set_title(str(number), fontsize="x-small", pad=1)
-    figure.colorbar(drawn, ax=axes, shrink=0.8, format="%.2g")
-    figure.suptitle(title, fontsize="medium")
-    return figure
+    drawn = ax.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.axis("off")
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.8, format="%.2g")
+    ax.set_title(title, fontsize="medium", pad=12)
+    return ax
 
 
 def plot_occlusion(fall, seconds, *, ax=None, title=None):
-    """Fall of the log probability [bands, steps] when a tile of a mel spectrogram is covered. Notebook 07."""
+    """Fall of a genre's log odds [bands, steps] when a tile of the mel spectrogram is covered. Notebook 07."""
     ax = _axes(ax)
     limit = float(np.abs(fall).max()) or 1.0
     image = ax.imshow(

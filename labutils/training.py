@@ -147,7 +147,8 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
             schedule.step()
             total += loss * len(batch.y)
         val_loss, val_score = validate(model, val_set, loss_function, settings.monitor, device)
-        history.append({"epoch": epoch, "train_loss": total / len(train_set), "val_loss": val_loss, "val_score": val_score})
+        row = {"epoch": epoch, "train_loss": total / len(train_set), "val_loss": val_loss, "val_score": val_score}
+        history.append(row)
         if not np.isfinite([total, val_loss]).all():
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}: lower lr or look at the inputs")
         best = max(history, key=lambda row: row["val_score"])["epoch"]
@@ -195,7 +196,8 @@ def overfit_batch(model, dataset, settings: Settings = Settings(), *, num_batche
     model.to(device)
     optimizer = make_optimizer(model, dataclasses.replace(settings, weight_decay=0.0))
     loss_function = (loss_function or default_loss(dataset)).to(device)
-    batches = list(itertools.islice(loader(dataset, settings.batch_size, shuffle=True, seed=settings.seed), num_batches))
+    batches = loader(dataset, settings.batch_size, shuffle=True, seed=settings.seed)
+    batches = list(itertools.islice(batches, num_batches))
     train_mode(model)
     for module in model.modules():
         if isinstance(module, nn.Dropout):

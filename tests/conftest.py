@@ -5,8 +5,8 @@ import os
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-import numpy as np
-import pytest
+import numpy as np  # noqa: E402 (after the number of threads is set)
+import pytest  # noqa: E402
 
 NUM_FEATURES = 140
 
@@ -20,7 +20,7 @@ def own_home(tmp_path_factory, monkeypatch):
 
 
 def fused(rng, num_frames: int, label: int = 0) -> np.ndarray:
-    """A plausible fused array [140, T]: decibels in [-80, 0] with a bump that depends on the label, chroma in [0, 1]."""
+    """A plausible fused array [140, T]: decibels with a bump that depends on the label, chroma in [0, 1]."""
     mel = rng.uniform(-80, -40, (128, num_frames))
     mel[10 * label : 10 * label + 10] += 35
     return np.concatenate([mel, rng.uniform(0, 1, (12, num_frames))]).astype(np.float32)
@@ -39,7 +39,9 @@ def write_layout(root, *, genres=("Rock", "Jazz", "Electronic"), per_genre=8, ax
                 array = fused(rng, int(rng.integers(20, 40)) // (1 if time == "raw" else 3), label)
                 for task in ("fma_genre_spectrograms", "multitask_dataset"):
                     np.save(root / f"{task}{suffix}" / split / f"{clip}.fused.full.npy", array)
-                spelling = {"raw": {"train": "fused.full", "test": "full.fused"}, "beat": {}}[time].get(split, "beatsync.fused")
+                spelling = {"raw": {"train": "fused.full", "test": "full.fused"}, "beat": {}}[time].get(
+                    split, "beatsync.fused"
+                )
                 genre_lines.append(f"{clip}.{spelling}.npy.gz\t{genres[label]}")
                 values = np.clip(0.2 + 0.25 * label + rng.normal(0, 0.05, len(axes)), 0, 1)
                 affect_lines.append(f"{clip}," + ",".join(f"{value:.3f}" for value in values))

@@ -49,12 +49,21 @@ def test_results_table_has_the_promised_columns_and_names(run):
     assert not unknown
     for row in rows:
         if row["ci_low"]:
-            assert float(row["ci_low"]) <= float(row["value"]) + 1e-6 and float(row["value"]) <= float(row["ci_high"]) + 1e-6, row
+            assert (
+                float(row["ci_low"]) <= float(row["value"]) + 1e-6
+                and float(row["value"]) <= float(row["ci_high"]) + 1e-6
+            ), row
 
 
 def test_the_headline_metrics_are_there(run):
-    names = {row["metric"] for path in (run.out / "records").glob("*.json") for row in json.loads(path.read_text())["metrics"]}
-    expected = {f"lstm.{feature}_{time}.test.macro_f1" for feature in ("mel", "chroma", "fused") for time in ("raw", "beat")}
+    names = {
+        row["metric"]
+        for path in (run.out / "records").glob("*.json")
+        for row in json.loads(path.read_text())["metrics"]
+    }
+    expected = {
+        f"lstm.{feature}_{time}.test.macro_f1" for feature in ("mel", "chroma", "fused") for time in ("raw", "beat")
+    }
     expected |= {"lstm.mel_beat.test.accuracy", "cnn.mel_raw.test.macro_f1", "ast.mel_raw.test.macro_f1"}
     expected |= {f"cnn.affect.{axis}.test.spearman" for axis in ("valence", "energy", "danceability")}
     expected |= {f"multitask.{axis}.test.spearman" for axis in ("valence", "energy", "danceability")}
@@ -65,7 +74,9 @@ def test_the_headline_metrics_are_there(run):
 def test_the_index_links_executed_notebooks_that_keep_their_alternative_texts(run):
     index = (run.out / "index.html").read_text(encoding="utf-8")
     links = re.findall(r'href="([^"#:]+)"', index)
-    assert len([link for link in links if link.endswith(".html")]) >= 10 and all((run.out / link).exists() for link in links)
+    assert len([link for link in links if link.endswith(".html")]) >= 10 and all(
+        (run.out / link).exists() for link in links
+    )
     assert "nothing about real music" in index
     page = (run.out / "html" / "01_mel_spectrograms.html").read_text(encoding="utf-8")
     assert re.search(r'<img[^>]+alt="[A-Z][^"]{20,}"', page)

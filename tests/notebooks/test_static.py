@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -14,10 +15,13 @@ CHECKED = "nbval-check-output"
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=NAMES)
-def notebook(request):
-    found = nbformat.read(request.param, 4)
-    found.path = request.param
-    return found
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, 4)
 
 
 def code(notebook):
@@ -41,9 +45,9 @@ def test_there_are_ten_notebooks():
     assert [name[:2] for name in NAMES] == [f"{number:02d}" for number in range(1, 11)]
 
 
-def test_is_valid_and_small(notebook):
+def test_is_valid_and_small(notebook, path):
     nbformat.validate(notebook)
-    assert notebook.path.stat().st_size < 2_000_000
+    assert path.stat().st_size < 2_000_000
 
 
 def test_was_executed_top_to_bottom_without_an_error(notebook):
@@ -69,11 +73,11 @@ def test_parameters_of_one_name_have_one_default():
     assert not differing
 
 
-def test_starts_and_ends_as_the_contract_says(notebook):
+def test_starts_and_ends_as_the_contract_says(notebook, path):
     first, cells = notebook.cells[0], code(notebook)
-    assert first.cell_type == "markdown" and first.source.startswith(f"# {notebook.path.stem[:2]} ")
+    assert first.cell_type == "markdown" and first.source.startswith(f"# {path.stem[:2]} ")
     assert "bootstrap" in cells[0].metadata.tags and "parameters" in cells[1].metadata.tags
-    assert f'lab.start("{notebook.path.stem}", globals())' in cells[2].source
+    assert f'lab.start("{path.stem}", globals())' in cells[2].source
     assert "lab.record(session" in cells[-1].source
 
 
@@ -114,23 +118,23 @@ def test_exercises_have_a_solution_and_a_check(notebook):
     assert "BEGIN SOLUTION" not in "".join(cell.source for cell in code(notebook) if cell not in exercises)
 
 
-def test_headings_are_in_order_and_links_resolve(notebook):
+def test_headings_are_in_order_and_links_resolve(notebook, path):
     text = re.sub(r"```.*?```", "", prose(notebook), flags=re.S)
     levels = [len(mark) for mark in re.findall(r"^(#+) ", text, flags=re.M)]
-    assert levels.count(1) == 1 and all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    assert levels.count(1) == 1 and all(after <= before + 1 for before, after in pairwise(levels))
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
-        assert target.startswith("https://") or (notebook.path.parent / target).exists(), target
+        assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
-def test_names_no_machine_and_no_device(notebook):
-    raw = notebook.path.read_text(encoding="utf-8")
+def test_names_no_machine_and_no_device(notebook, path):
+    raw = path.read_text(encoding="utf-8")
     assert not re.search(r"/(root|home|tmp|work|Users)/", raw)
     assert "cuda" not in "\n".join(cell.source for cell in code(notebook))
 
 
-def test_needs_name_earlier_notebooks(notebook):
+def test_needs_name_earlier_notebooks(notebook, path):
     for name in notebook.metadata["labutils"]["needs"]:
-        assert name in NAMES and name < notebook.path.stem
+        assert name in NAMES and name < path.stem
 
 
 def test_what_follows_a_picture_or_number_of_the_demo_says_so(notebook):
@@ -143,8 +147,28 @@ def test_public_docstrings_name_a_lesson_that_exists():
         tree = ast.parse((ROOT / "labutils" / f"{module}.py").read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-                if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "").endswith(("Error", "Warning")) for base in node.bases):
+                if isinstance(node, ast.ClassDef) and any(
+                    getattr(base, "id", "").endswith(("Error", "Warning")) for base in node.bases
+                ):
                     continue
                 text = ast.get_docstring(node) or ""
                 named = re.findall(r"[Nn]otebooks? ([0-9]{2})", text)
                 assert (named and set(named) <= lessons) or "All notebooks" in text, f"{module}.{node.name}"
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that are neither blank nor comment nor docstring."""
+    text, documentation = path.read_text(encoding="utf-8"), set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            documentation |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = enumerate(text.splitlines(), start=1)
+    return sum(
+        1 for number, line in lines if number not in documentation and line.strip() and not line.strip().startswith("#")
+    )
+
+
+def test_the_helper_package_stays_thin():
+    sizes = {path.stem: lines_of_code(path) for path in (ROOT / "labutils").glob("*.py")}
+    read_by_students = ("audio", "data", "models", "training", "evaluation", "plots")
+    assert sum(sizes.values()) <= 2500 and sum(sizes[name] for name in read_by_students) <= 1200, sizes

@@ -99,7 +99,10 @@ def test_beat_times_of_arrays_that_do_not_belong_together_are_even():
 
 def test_sonified_mel_keeps_the_loudest_band():
     samples = audio.sonify(audio.log_mel(sine(440, 2.0)), iterations=8)
-    assert abs(int(audio.log_mel(samples).mean(axis=1).argmax()) - int(audio.log_mel(sine(440)).mean(axis=1).argmax())) <= 1
+    assert (
+        abs(int(audio.log_mel(samples).mean(axis=1).argmax()) - int(audio.log_mel(sine(440)).mean(axis=1).argmax()))
+        <= 1
+    )
     assert np.abs(samples).max() <= 0.91
 
 

@@ -178,7 +178,11 @@ def test_a_small_demo_reads_like_the_labs_data_and_sounds_the_same_again(tmp_pat
     monkeypatch.setattr(build.demo, "plan", lambda size, seed: plan)
     root = build.make_demo(tmp_path / "demo", size="tiny", seed=1, seconds=1.5, jobs=1)
     record = json.loads((root / "dataset.json").read_text())
-    assert record["kind"] == "procedural" and record["clips"] == len(plan) and set(record["best_attainable_rho"]) == set(build.demo.AXES)
+    assert (
+        record["kind"] == "procedural"
+        and record["clips"] == len(plan)
+        and set(record["best_attainable_rho"]) == set(build.demo.AXES)
+    )
     affect = SpectrogramDataset(root, "affect")
     assert affect.axes == list(build.demo.AXES) and len(affect) == (plan["split"] == "train").sum()
     assert not (root / "multitask_dataset" / "test_labels.txt").exists()

@@ -102,6 +102,6 @@ def test_doctor_fails_with_the_fix(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(doctor, "_requirements", lambda: ["numpy>=99", "surely-not-installed>=1"])
     assert main(["doctor"]) == 1
     printed = capsys.readouterr().out
-    assert '[FAIL] numpy ' in printed and 'needs >=99; pip install "numpy>=99"' in printed
+    assert "[FAIL] numpy " in printed and 'needs >=99; pip install "numpy>=99"' in printed
     assert '[FAIL] surely-not-installed: missing; pip install "surely-not-installed>=1"' in printed
     assert "[FAIL] data set: " in printed and "absent" in printed

@@ -32,7 +32,9 @@ def test_reads_the_labs_layout(layout, time, split):
     assert clips.classes[label] == "Rock" and label.dtype == torch.int64
 
 
-@pytest.mark.parametrize(("feature", "columns"), [("mel", slice(0, 128)), ("chroma", slice(128, 140)), ("fused", slice(0, 140))])
+@pytest.mark.parametrize(
+    ("feature", "columns"), [("mel", slice(0, 128)), ("chroma", slice(128, 140)), ("fused", slice(0, 140))]
+)
 def test_features_are_columns_of_the_fused_array(layout, feature, columns):
     whole, part = (SpectrogramDataset(layout, feature=name) for name in ("fused", feature))
     assert np.array_equal(part.frames(3), whole.frames(3)[:, columns]) and part.num_features == part.frames(3).shape[1]
@@ -69,7 +71,7 @@ def test_class_mapping(tmp_path):
 
 def test_an_unknown_genre_under_a_mapping_names_it_and_the_fix(tmp_path):
     root = write_layout(tmp_path / "x", genres=("Rock", "Gnawa"))
-    with pytest.raises(DataError, match="'Gnawa' is not in the class mapping.*class_mapping to 'none'"):
+    with pytest.raises(DataError, match=r"'Gnawa' is not in the class mapping.*class_mapping to 'none'"):
         SpectrogramDataset(root, class_mapping="fma")
     assert SpectrogramDataset(root, class_mapping="auto").classes == ["Gnawa", "Rock"]
 
@@ -284,7 +286,9 @@ def test_statistics_are_those_of_all_frames(layout):
     clips = SpectrogramDataset(layout)
     frames = np.concatenate([clips.frames(i) for i in range(len(clips))])
     mean, deviation = clips.statistics()
-    assert mean == pytest.approx(frames.mean(axis=0), abs=1e-3) and deviation == pytest.approx(frames.std(axis=0), rel=1e-3)
+    assert mean == pytest.approx(frames.mean(axis=0), abs=1e-3) and deviation == pytest.approx(
+        frames.std(axis=0), rel=1e-3
+    )
 
 
 def test_pick_clips_falls_back_to_the_largest_genres(layout):

@@ -38,8 +38,8 @@ def tempo_by_onsets(samples):
     tempi = 60 * SAMPLE_RATE / 512 / lags
     inside = (tempi >= 80) & (tempi < 160)
     best = lags[inside][correlation[lags[inside]].argmax()]
-    around = correlation[best - 1:best + 2]  # parabola through the peak, for a resolution below a frame
-    shift = .5 * (around[0] - around[2]) / (around[0] - 2 * around[1] + around[2])
+    around = correlation[best - 1 : best + 2]  # parabola through the peak, for a resolution below a frame
+    shift = 0.5 * (around[0] - around[2]) / (around[0] - 2 * around[1] + around[2])
     return 60 * SAMPLE_RATE / 512 / (best + shift)
 
 
@@ -71,9 +71,9 @@ def test_class_counts_are_imbalanced_but_usable(clips):
     mapped = clips[~clips.genre.isin(DROPPED)]
     counts = pd.crosstab(mapped.genre.replace(CLASSES), mapped.split)
     assert len(counts) == 10 and counts.train.min() >= 24 and counts.test.min() >= 8
-    assert .15 < counts.sum(axis=1).max() / len(mapped) < .20
-    assert .10 < 1 - len(mapped) / len(clips) < .14
-    assert (counts.test / counts.sum(axis=1)).between(.22, .28).all()
+    assert 0.15 < counts.sum(axis=1).max() / len(mapped) < 0.20
+    assert 0.10 < 1 - len(mapped) / len(clips) < 0.14
+    assert (counts.test / counts.sum(axis=1)).between(0.22, 0.28).all()
 
 
 def test_tiny_still_holds_each_class():
@@ -87,7 +87,7 @@ def test_labels_follow_the_real_quantiles(clips):
     quantiles = pd.read_csv(demo.LABELS / "echonest_quantiles.csv", index_col=0)
     for axis in demo.AXES:
         assert clips[axis].between(0, 1).all()
-        assert clips[axis].quantile(quantiles.index[1:-1]).to_numpy() == pytest.approx(quantiles[axis][1:-1], abs=.01)
+        assert clips[axis].quantile(quantiles.index[1:-1]).to_numpy() == pytest.approx(quantiles[axis][1:-1], abs=0.01)
 
 
 def test_genres_keep_their_character(clips):
@@ -100,7 +100,7 @@ def test_attainable_rho_matches_a_simulation():
     """Sound and label of many planned data sets, 5,000 clips in all, against the formula (spread of rho: .01)."""
     many = pd.concat([demo.plan("default", seed) for seed in range(7)])
     for axis, rho in demo.best_attainable_rho().items():
-        assert spearmanr(many[axis], many[f"sound_{axis}"])[0] == pytest.approx(rho, abs=.035)
+        assert spearmanr(many[axis], many[f"sound_{axis}"])[0] == pytest.approx(rho, abs=0.035)
 
 
 @pytest.mark.parametrize("genre", demo.GENRES)
@@ -108,15 +108,15 @@ def test_every_genre_renders(clips, genre):
     samples = demo.render(clips[clips.genre == genre].iloc[0], seconds=3)
     assert samples.dtype == np.float32 and samples.shape == (3 * SAMPLE_RATE,)
     assert np.isfinite(samples).all() and np.abs(samples).max() <= 1
-    assert np.sqrt(np.mean(samples**2)) > .01
-    assert abs(samples.mean()) < .003
+    assert np.sqrt(np.mean(samples**2)) > 0.01
+    assert abs(samples.mean()) < 0.003
 
 
 @pytest.mark.parametrize("seconds", [2, 30])
 def test_short_and_long_clips(clips, seconds):
     samples = demo.render(clips.iloc[0], seconds=seconds)
     assert len(samples) == seconds * SAMPLE_RATE
-    assert np.sqrt(np.mean(samples[-SAMPLE_RATE:] ** 2)) > .005, "the music stops before the clip ends"
+    assert np.sqrt(np.mean(samples[-SAMPLE_RATE:] ** 2)) > 0.005, "the music stops before the clip ends"
 
 
 def test_render_is_deterministic(clips):
@@ -130,25 +130,27 @@ def test_render_is_deterministic(clips):
 def test_tempo_of_dance_music_is_heard(clips):
     errors = []
     for seed in range(12):
-        clip = variant(clips[clips.genre == "Electronic"].iloc[seed], sound_danceability=.98, sound_energy=.6)
+        clip = variant(clips[clips.genre == "Electronic"].iloc[seed], sound_danceability=0.98, sound_energy=0.6)
         song = demo.compose(clip)
         if song.parts["drums"] == "four":
             errors.append(abs(tempo_by_onsets(demo.render(clip)) / song.tempo - 1))
-    assert len(errors) >= 4 and np.median(errors) < .02
+    assert len(errors) >= 4 and np.median(errors) < 0.02
 
 
 @pytest.mark.parametrize("genre", ["Rock", "Electronic", "Classical"])
 def test_energy_makes_the_sound_brighter(clips, genre):
     chosen = clips[clips.genre == genre].iloc[:16]
-    energies = np.linspace(.02, .98, len(chosen))
-    centroids = [centroid(demo.render(variant(clip, sound_energy=energy), seconds=3))
-                 for energy, (_, clip) in zip(energies, chosen.iterrows(), strict=True)]
-    assert spearmanr(energies, centroids)[0] > .4
+    energies = np.linspace(0.02, 0.98, len(chosen))
+    centroids = [
+        centroid(demo.render(variant(clip, sound_energy=energy), seconds=3))
+        for energy, (_, clip) in zip(energies, chosen.iterrows(), strict=True)
+    ]
+    assert spearmanr(energies, centroids)[0] > 0.4
 
 
 def test_dance_makes_the_beat_steady(clips):
     clip = clips[clips.genre == "Pop"].iloc[0]
-    spread = [np.diff(demo.compose(variant(clip, sound_danceability=dance)).times[::4]).std() for dance in (.02, .98)]
+    spread = [np.diff(demo.compose(variant(clip, sound_danceability=dance)).times[::4]).std() for dance in (0.02, 0.98)]
     assert spread[1] < spread[0] / 4
 
 
@@ -157,7 +159,7 @@ def test_valence_chooses_the_mode(clips):
         songs = [demo.compose(variant(clip, sound_valence=valence), seconds=2) for _, clip in clips[:80].iterrows()]
         return np.mean([4 in song.scale for song in songs])  # a major third above the tonic
 
-    assert major_share(.95) > major_share(.05) + .4
+    assert major_share(0.95) > major_share(0.05) + 0.4
 
 
 def test_notes_are_in_tune():
@@ -195,7 +197,7 @@ def test_difficulty_on_a_small_version(clips):
             for axis in demo.AXES:
                 ridge = make_pipeline(StandardScaler(), Ridge(100)).fit(inputs[~test], small[axis][~test])
                 score[axis] = spearmanr(ridge.predict(inputs[test]), small[axis][test])[0]
-    assert .30 < score["mel"] < .90, score
-    assert .10 < score["chroma"] < .60, score
-    assert .40 < score["energy"] < .92, score
-    assert 0 < score["valence"] < .80 and 0 < score["danceability"] < .85, score
+    assert 0.30 < score["mel"] < 0.90, score
+    assert 0.10 < score["chroma"] < 0.60, score
+    assert 0.40 < score["energy"] < 0.92, score
+    assert 0 < score["valence"] < 0.80 and 0 < score["danceability"] < 0.85, score

@@ -12,7 +12,14 @@ from labutils.evaluation import Estimate
 
 @pytest.fixture
 def session(layout, tmp_path, capsys):
-    names = {"data_root": str(layout), "output_dir": str(tmp_path / "out"), "seed": 3, "axes": ["a"], "_hidden": 1, "np": np}
+    names = {
+        "data_root": str(layout),
+        "output_dir": str(tmp_path / "out"),
+        "seed": 3,
+        "axes": ["a"],
+        "_hidden": 1,
+        "np": np,
+    }
     found = lab.start("05_lstm", names)
     found.printed = capsys.readouterr().out
     return found
@@ -25,9 +32,9 @@ def test_start_says_what_is_used(session, layout):
 
 
 def test_record_holds_parameters_data_versions_and_metrics(session, tmp_path):
-    path = lab.record(session, {"x.test.accuracy": Estimate(0.5, 0.4, 0.6, 24, seeds=2), "x.frames": 7})
+    lab.record(session, {"x.test.accuracy": Estimate(0.5, 0.4, 0.6, 24, seeds=2), "x.frames": 7})
+    path = tmp_path / "out" / "records" / "05_lstm.json"
     record = json.loads(path.read_text())
-    assert path == tmp_path / "out" / "records" / "05_lstm.json"
     assert record["parameters"]["seed"] == 3 and record["dataset"]["name"] == "layout" and "torch" in record["versions"]
     first, second = record["metrics"]
     assert first == {"metric": "x.test.accuracy", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 24, "seed": "3 4"}
@@ -65,4 +72,6 @@ def test_plain_import_is_light():
     import subprocess
 
     code = "import sys, labutils; print([m for m in ('numpy', 'torch', 'librosa', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

@@ -63,7 +63,9 @@ def test_bilstm_equals_packed_sequences_in_outputs_and_gradients(lengths):
     (expected * weights).sum().backward()
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
         assert torch.allclose(getattr(ours.forward_lstm, name).grad, getattr(packed, name).grad, atol=1e-5)
-        assert torch.allclose(getattr(ours.backward_lstm, name).grad, getattr(packed, name + "_reverse").grad, atol=1e-5)
+        assert torch.allclose(
+            getattr(ours.backward_lstm, name).grad, getattr(packed, name + "_reverse").grad, atol=1e-5
+        )
 
 
 def test_a_naive_padded_bilstm_is_not_equal():
@@ -77,7 +79,10 @@ def test_a_naive_padded_bilstm_is_not_equal():
 
 def test_last_reads_both_ends_and_last_index_reads_one_frame_backwards():
     torch.manual_seed(0)
-    last, index = models.LSTMBackbone(20, 8, pooling="last").eval(), models.LSTMBackbone(20, 8, pooling="last_index").eval()
+    last, index = (
+        models.LSTMBackbone(20, 8, pooling="last").eval(),
+        models.LSTMBackbone(20, 8, pooling="last_index").eval(),
+    )
     x, lengths = batch([10])
     changed = x.clone()
     changed[:, 0] += 1  # the first frame

@@ -51,7 +51,9 @@ def test_the_epoch_loss_is_a_mean_over_clips_not_over_batches(layout):
 
 
 def test_early_stopping_stops_after_patience(sets):
-    history = training.fit(classifier(), sets.train, sets.val, Settings(num_epochs=50, lr=0.3, patience=2, batch_size=8))
+    history = training.fit(
+        classifier(), sets.train, sets.val, Settings(num_epochs=50, lr=0.3, patience=2, batch_size=8)
+    )
     best = max(history, key=lambda row: row["val_score"])["epoch"]
     assert len(history) == best + 2 < 50
 
