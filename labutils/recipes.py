@@ -18,6 +18,7 @@ from .training import Fitted, Settings, fit_or_load, freeze, predict
 
 VAL_FRACTION = 0.15  # of the training split, for early stopping; another seed, another part
 TEST_FRACTION = 0.25  # of the affect training split, where the test split has no labels; the same for all seeds
+AFFECT_CLIPS = 2000  # seen in training, epochs times clips: rho rises no further with more epochs (at least 6)
 BACKBONES = {"lstm": models.LSTMBackbone, "cnn": models.CNNBackbone, "ast": models.ASTBackbone}
 # Architecture and settings by (recipe, model, time axis). "repaired" is ours, "report" the report's.
 RECIPES = {
@@ -123,6 +124,7 @@ def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recip
     axis : axis name; None: all axes, with the `weights` [A] of their losses (default: all 1).
     fraction : share of the training clips.   start : a genre classifier whose backbone to start from.
     frozen : keep the backbone as it is and train the head only.
+    num_epochs : 0: the recipe's own, or less where that shows a repaired model `AFFECT_CLIPS` clips.
     """
     splits = affect_splits(root, feature=feature, time=time, axis=axis, seed=seed, fraction=fraction)
     backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **changes)
@@ -131,6 +133,9 @@ def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recip
     if frozen:
         freeze(backbone)
     how = settings(kind, time, recipe=recipe, seed=seed, num_epochs=num_epochs)
+    if recipe == "repaired" and not num_epochs:
+        enough = max(6, -(-AFFECT_CLIPS // len(splits.train)))
+        how = dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
     if axis is not None:
         return fit_or_load(
             f"{kind}.{axis}", models.Regressor(backbone), splits.train, splits.val, how, device=device
