@@ -172,6 +172,16 @@ def test_transfer_starts_from_the_genre_models_weights(layout):
     assert not torch.equal(tuned.model.backbone.blocks[0][0].weight, reference["blocks.0.0.weight"])
 
 
+def test_a_solved_head_is_the_best_linear_one_and_leaves_the_backbone_alone(layout):
+    train = recipes.affect_splits(layout, axis="energy").train
+    model = models.Regressor(recipes.make_backbone("cnn", train))
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    recipes.solve_head(model, train)
+    assert all(torch.equal(before[name], value) for name, value in model.backbone.state_dict().items())
+    error = ((training.predict(model, train) - train.labels) ** 2).mean()
+    assert error <= train.labels.var() + 1e-6  # the mean of the labels is a linear head, too
+
+
 def test_multitask_trains_all_axes(layout):
     fitted = recipes.train_affect(layout, "lstm", time="beat", num_epochs=2, weights=[1.0, 2.0])
     test = recipes.affect_splits(layout, time="beat").test
