@@ -226,7 +226,7 @@ def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, titl
     if line:
         ax.axvline(line[0], color=COLORS[7], ls="--", label=line[1])
     ax.set_yticks(range(len(estimates)), list(estimates))
-    ax.invert_yaxis()
+    ax.yaxis.set_inverted(True)  # not a toggle: axes may be shared
     ax.set(title=title, xlabel=xlabel, ylabel="model")
     ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
