@@ -55,10 +55,12 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
     parameters.assign(chosen, every, parameters.read_file(params), parameters.read_pairs(pairs))
     order = _order(chosen)
 
+    from .build import compile_librosa
     from .data import provenance
     from .lab import find_data
 
     root = Path(find_data(data)).resolve()
+    compile_librosa()
     out = Path(out or Path("runs") / re.sub(r"[^\w.-]+", "_", provenance(root)["name"])).resolve()
     for part in ("notebooks", "records", "html", "logs", "params"):
         (out / part).mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -52,7 +56,7 @@ def make_demo(out=None, *, size="default", seed: int = 0, seconds: float = 10.0,
     table = demo.plan(size=size, seed=seed)
     name = "demo" if size == "default" else f"demo-{size}"
     record = {"name": name, "best_attainable_rho": demo.best_attainable_rho()}
-    clips = [(row["file"], _Render(row, seconds)) for row in table.to_dict("records")]
+    clips = [functools.partial(demo.render, row, seconds=seconds) for row in table.to_dict("records")]
     columns = ["file", "genre", "split", *demo.AXES]
     return _write(table[columns], clips, out, recipe, record, jobs, hidden_splits=("test",))
 
@@ -80,7 +84,7 @@ def from_audio(audio_folder, labels, out, *, jobs: int | None = None) -> Path:
     table = _read_table(Path(labels))
     recipe = {"kind": "audio", "table": hashlib.blake2b(Path(labels).read_bytes(), digest_size=12).hexdigest()}
     record = {"name": out.resolve().name, "audio": str(folder.resolve())}
-    clips = [(name, _Decode(folder / name)) for name in table["file"]]
+    clips = [functools.partial(audio.load, folder / name) for name in table["file"]]
     return _write(table, clips, out, recipe, record, jobs)
 
 
@@ -102,14 +106,23 @@ def load_audio(root, clip_id: str) -> np.ndarray | None:
     return audio.load(path) if path.exists() else None
 
 
-def warm_up() -> float:
-    """Let librosa compile its numba code, which takes a minute in a fresh environment; returns the seconds.
+def compile_librosa() -> None:
+    """Let librosa compile its numba code, once per environment, before several processes use it.
 
-    Before the first features of notebook 01.
+    Before the first features of notebook 01. It takes a minute, and two processes that do it at the same time can
+    leave a compiled file that crashes every later one; hence the lock, and a mark that it is done.
     """
-    start = time.perf_counter()
-    audio.features(np.random.default_rng(0).normal(0, 0.1, 4 * audio.SAMPLE_RATE).astype(np.float32))
-    return time.perf_counter() - start
+    spec = importlib.util.find_spec("librosa")
+    stamp = f"{spec.origin} {Path(spec.origin).stat().st_mtime_ns} {sys.version}"
+    mark = Path(tempfile.gettempdir()) / f"labutils-{hashlib.blake2b(stamp.encode(), digest_size=8).hexdigest()}"
+    with FileLock(f"{mark}.lock"):
+        if not mark.exists():
+            print("Compiling librosa's numba code, once in a new environment ...", end=" ", flush=True)
+            start = time.perf_counter()
+            noise = np.random.default_rng(0).normal(0, 0.1, 4 * audio.SAMPLE_RATE)
+            audio.features(noise.astype(np.float32))
+            print(f"{time.perf_counter() - start:.0f} s", flush=True)
+            mark.touch()
 
 
 def pooled_statistics(dataset: SpectrogramDataset) -> np.ndarray:
@@ -159,26 +172,6 @@ def _code() -> str:
     return hashlib.blake2b(source, digest_size=6).hexdigest()
 
 
-class _Render:
-    """A demo clip to be rendered in a worker process."""
-
-    def __init__(self, row: dict, seconds: float):
-        self.row, self.seconds = row, seconds
-
-    def __call__(self) -> np.ndarray:
-        return demo.render(self.row, seconds=self.seconds)
-
-
-class _Decode:
-    """An audio file to be decoded in a worker process."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __call__(self) -> np.ndarray:
-        return audio.load(self.path)
-
-
 def _read_table(path: Path) -> pd.DataFrame:
     """The table of clips, checked: file, genre, split, then float axis columns."""
     if not path.is_file():
@@ -221,10 +214,10 @@ def _write(table, clips, out: Path, recipe: dict, record: dict, jobs, hidden_spl
         table = table.assign(id=[str(FIRST_ID + i) for i in range(len(table))]).set_index("id")
         labelled = table[axes].notna().all(axis=1) if axes else pd.Series(False, index=table.index)
         in_affect = labelled | ((table["split"] == "test") & bool(axes))
-        print(f"Preparing librosa (compiled at first use in a new environment) ... {warm_up():.0f} s", flush=True)
+        compile_librosa()
         work = [
             joblib.delayed(_write_clip)(out, clip_id, split, affect, get_samples)
-            for clip_id, split, affect, (_, get_samples) in zip(table.index, table["split"], in_affect, clips)
+            for clip_id, split, affect, get_samples in zip(table.index, table["split"], in_affect, clips)
         ]
         done = joblib.Parallel(n_jobs=jobs or joblib.cpu_count(), return_as="generator_unordered")(work)
         done = progress(done, desc=f"features -> {out.name}", total=len(work), unit="clip")

@@ -11,6 +11,14 @@ import pytest  # noqa: E402
 NUM_FEATURES = 140
 
 
+def pytest_configure(config):
+    """Compile librosa once, before several workers do it at the same time."""
+    from labutils import build
+
+    if not hasattr(config, "workerinput"):
+        build.compile_librosa()
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory, monkeypatch):
     """Packed arrays and trained models of a test go to a folder of its own."""
