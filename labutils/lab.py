@@ -15,6 +15,7 @@ import numpy as np
 
 from . import __version__, build, data
 from .evaluation import Estimate
+from .store import home
 
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "librosa")
 
@@ -70,7 +71,7 @@ def start(notebook: str, namespace: dict) -> Session:
     torch.manual_seed(parameters.get("seed", 0))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     named = parameters.get("output_dir") or os.environ.get("LABUTILS_OUTPUT")
-    output_dir = Path(named) if named else data.home().parent / "runs" / dataset["name"]
+    output_dir = Path(named) if named else home().parent / "runs" / dataset["name"]
     session = Session(notebook, parameters, root, dataset, output_dir, device, threads, time.perf_counter())
     warnings.simplefilter("once", data.DataWarning)
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, by way of librosa and pooch

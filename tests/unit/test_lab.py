@@ -53,6 +53,12 @@ def test_output_folder_from_the_environment(layout, tmp_path, monkeypatch):
     assert lab.start("x", {"data_root": str(layout)}).output_dir == tmp_path / "there"
 
 
+def test_without_an_output_folder_it_lies_beside_the_home(layout):
+    from labutils.store import home
+
+    assert lab.start("x", {"data_root": str(layout)}).output_dir == home().parent / "runs" / "layout"
+
+
 def test_source_shows_the_package_itself():
     assert "def record(" in lab.source(lab.record).data
 
