@@ -291,7 +291,7 @@ def _choice(what: str, value: str, valid):
 
 def _mapping(class_mapping, genres, folder: Path) -> dict:
     """Genre -> class (None: dropped) for every genre of the data set in `folder`."""
-    known = set() if genres is None else set(genres)
+    known = set(genres)
     for split in ("train", "test"):
         if (folder / f"{split}_labels.txt").exists():
             known |= set(read_labels(folder / f"{split}_labels.txt")["Genre"])
