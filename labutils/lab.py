@@ -58,6 +58,8 @@ def start(notebook: str, namespace: dict) -> Session:
     """
     import torch
 
+    from . import training
+
     parameters = {
         name: value
         for name, value in namespace.items()
@@ -66,8 +68,7 @@ def start(notebook: str, namespace: dict) -> Session:
     root = find_data(parameters.get("data_root", ""))
     dataset = data.provenance(root)
     threads = int(os.environ.get("LABUTILS_THREADS", "1"))
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # gradients of a saturated LSTM underflow: same results, three times as fast
+    training.tune_process(threads)
     torch.manual_seed(parameters.get("seed", 0))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     named = parameters.get("output_dir") or os.environ.get("LABUTILS_OUTPUT")

@@ -80,9 +80,13 @@ class BiLSTM(nn.Module):
         self.forward_lstm = nn.LSTM(num_features, hidden, batch_first=True)
         self.backward_lstm = nn.LSTM(num_features, hidden, batch_first=True)
 
+    def read(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The states of both directions, each in its own reading order: [B, T, H] from the first frame to the last
+        and [B, T, H] from the last to the first. Both have seen the whole clip at index length - 1."""
+        return self.forward_lstm(x)[0], self.backward_lstm(reverse_sequences(x, lengths))[0]
+
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        ahead, _ = self.forward_lstm(x)
-        back, _ = self.backward_lstm(reverse_sequences(x, lengths))
+        ahead, back = self.read(x, lengths)
         return torch.cat([ahead, reverse_sequences(back, lengths)], dim=2)
 
 
@@ -116,15 +120,17 @@ class LSTMBackbone(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         x, lengths = average_frames(x, lengths, self.frames_per_step)  # [B, T', F]
         x = self.norm(x, lengths)  # [B, T', F]
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, lengths)  # [B, T', 2 H]
+        final, clips = self.layers[-1], torch.arange(len(x), device=x.device)
+        if self.pooling == "last_index":
+            ahead = final.forward_lstm(x)[0][clips, lengths - 1]  # [B, H]
+            back = final.backward_lstm(x[clips, lengths - 1][:, None])[0][:, 0]  # [B, H], its first step
+            return self.dropout(torch.cat([ahead, back], dim=1))  # [B, 2 H]
+        states = torch.cat(final.read(x, lengths), dim=2)  # [B, T', 2 H]; the order in time does not matter below
         if self.pooling == "mean_max":
-            return self.dropout(masked_mean_max(x, lengths))  # [B, 4 H]
-        last = x[torch.arange(len(x), device=x.device), lengths - 1]  # [B, 2 H]
-        if self.pooling == "last":
-            hidden = x.shape[2] // 2
-            last = torch.cat([last[:, :hidden], x[:, 0, hidden:]], dim=1)
-        return self.dropout(last)
+            return self.dropout(masked_mean_max(states, lengths))  # [B, 4 H]
+        return self.dropout(states[clips, lengths - 1])  # [B, 2 H]
 
 
 class CNNBackbone(nn.Module):
@@ -186,10 +192,13 @@ class CNNBackbone(nn.Module):
         x = F.pad(x, (0, max(self.minimum - x.shape[2], 0), 0, max(self.minimum - x.shape[1], 0)))
         x, lengths = x[:, None], lengths.clamp(min=self.minimum)  # [B, 1, T1, F1]
         for conv, batch_norm, relu, max_pool in self.blocks:
-            x = relu(batch_norm(conv(x)))  # [B, C, T, F]
+            x = batch_norm(conv(x))  # [B, C, T, F]
             lengths = lengths - 2 * (1 - self.padding)
-            x = max_pool(x * length_mask(lengths, x.shape[2])[:, None, :, None])  # [B, C, T/2, F/2]
+            padded = (lengths < x.shape[2]).nonzero()[:, 0]
+            x[padded, :, lengths[padded]] = -torch.inf  # the frame after a clip must not win the maximum with its last
+            x = relu(max_pool(x))  # [B, C, T/2, F/2]; same as max_pool(relu(x)), on a quarter of the numbers
             lengths = (lengths + 1) // 2
+            x = x * length_mask(lengths, x.shape[2])[:, None, :, None]
         return x, lengths
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
