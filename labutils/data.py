@@ -7,6 +7,7 @@ A data set is a folder with up to four folders in it, `fma_genre_spectrograms`, 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -133,29 +134,31 @@ class SpectrogramDataset(Dataset):
         self.num_features = self.columns.stop - self.columns.start
         self.store = Store.of(folder / split)
         _warn(list(self.store.problems.values()), "arrays left out")
+        read = functools.cache(lambda part: read_labels(folder / f"{part}_labels.txt"))
         if task == "affect" and split == "test" and not (folder / "test_labels.txt").exists():
-            self.labelled, self.axes = False, list(read_labels(folder / "train_labels.txt").columns)
+            self.labelled, self.axes = False, list(read("train").columns)
             table = pd.DataFrame(np.nan, index=self.store.ids, columns=self.axes, dtype=np.float32)
         else:
-            self.labelled, table = True, read_labels(folder / f"{split}_labels.txt")
+            self.labelled, table = True, read(split)
             self.axes = [] if task == "genre" else list(table.columns)
         if (task == "genre") != ("Genre" in table):
             raise DataError(f"{folder}/{split}_labels.txt: columns {list(table.columns)} do not fit task {task!r}")
         self.problems = _match(set(table.index) - set(self.store.problems), self.store.ids, folder / split)
         _warn(self.problems, "labels and files that do not match")
         if task == "genre":
-            mapping = _mapping(class_mapping, table["Genre"], folder)
+            parts = [part for part in ("train", "test") if (folder / f"{part}_labels.txt").exists()]
+            mapping = _mapping(class_mapping, {genre for part in parts for genre in read(part)["Genre"]}, folder)
             table = table.assign(Genre=table["Genre"].map(mapping)).dropna()
             self.genres = mapping
-        row_of = {name: i for i, name in enumerate(self.store.ids)}
-        table = table.loc[[name for name in row_of if name in table.index]]
+        rows = pd.Index(self.store.ids).get_indexer(table.index)  # -1: no array
+        order = np.argsort(rows)[(rows < 0).sum() :]
+        table, self.rows = table.iloc[order], rows[order]
         if table.empty:
             raise DataError(f"{folder}/{split}: no clip has both an array and a label; check the ids in the label file")
-        self.ids, self.rows = list(table.index), np.array([row_of[name] for name in table.index])
+        self.ids = list(table.index)
         if task == "genre":
-            names = read_labels(folder / "train_labels.txt")["Genre"].map(mapping).dropna()
-            self.classes = sorted(set(names) | set(table["Genre"]))
-            self.labels = np.array([self.classes.index(name) for name in table["Genre"]], dtype=np.int64)
+            self.classes = sorted({mapping[genre] for genre in read("train")["Genre"]} - {None} | set(table["Genre"]))
+            self.labels = pd.Categorical(table["Genre"], self.classes).codes.astype(np.int64)
         else:
             self.classes, self.labels = [], table[self.axes].to_numpy(np.float32)
             if axis is not None:
@@ -221,9 +224,9 @@ class Batch(NamedTuple):
 def pad_collate(items) -> Batch:
     """Make a `Batch` of items `(frames [T, F], label)`; a `collate_fn` for DataLoader. Notebook 04."""
     lengths = [len(frames) for frames, _ in items]
-    x = np.zeros((len(items), max(lengths), items[0][0].shape[1]), np.float32)
+    x = np.empty((len(items), max(lengths), items[0][0].shape[1]), np.float32)
     for row, (frames, _) in zip(x, items):
-        row[: len(frames)] = frames
+        row[: len(frames)], row[len(frames) :] = frames, 0
     y = torch.as_tensor(np.stack([np.asarray(label) for _, label in items]))
     return Batch(torch.from_numpy(x), torch.tensor(lengths), y)
 
@@ -289,12 +292,8 @@ def _choice(what: str, value: str, valid):
     return value
 
 
-def _mapping(class_mapping, genres, folder: Path) -> dict:
+def _mapping(class_mapping, known: set, folder: Path) -> dict:
     """Genre -> class (None: dropped) for every genre of the data set in `folder`."""
-    known = set(genres)
-    for split in ("train", "test"):
-        if (folder / f"{split}_labels.txt").exists():
-            known |= set(read_labels(folder / f"{split}_labels.txt")["Genre"])
     if class_mapping in ("none", None) or (class_mapping == "auto" and not known <= set(FMA_MAPPING)):
         return {genre: genre for genre in known}
     mapping = class_mapping if isinstance(class_mapping, dict) else FMA_MAPPING

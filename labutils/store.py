@@ -16,6 +16,7 @@ from .audio import NUM_FEATURES
 from .progress import progress
 
 SUFFIX = ".fused.full.npy"
+SPELLING = re.compile(r"(\.(fused|full|beatsync))*(\.npy)?(\.gz)?$")
 
 
 class DataError(ValueError):
@@ -41,7 +42,7 @@ def home() -> Path:
 
 def clip_id(name: str) -> str:
     """The id in a label file's spelling: '123.full.fused.npy.gz' -> '123'. Notebook 04."""
-    return re.sub(r"(\.(fused|full|beatsync))*(\.npy)?(\.gz)?$", "", str(name).strip())
+    return SPELLING.sub("", str(name).strip())
 
 
 class Store:
@@ -56,7 +57,7 @@ class Store:
         meta = json.loads((path / "meta.json").read_text())
         self.ids, self.offsets = index["ids"].tolist(), index["offsets"]
         self.fingerprint, self.problems = meta["fingerprint"], meta["problems"]
-        self.array = np.memmap(path / "frames.f32", np.float32, "r").reshape(-1, NUM_FEATURES)
+        self.array = np.asarray(np.memmap(path / "frames.f32", np.float32, "r")).reshape(-1, NUM_FEATURES)
 
     def frames(self, i: int) -> np.ndarray:
         return self.array[self.offsets[i] : self.offsets[i + 1]]
@@ -65,7 +66,8 @@ class Store:
     def of(cls, folder: Path) -> Store:
         """Open the store of a folder of .npy files, packing it first if its files are new or changed."""
         with os.scandir(folder) as entries:
-            stats = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries if e.name.endswith(SUFFIX))
+            files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(SUFFIX)]
+        stats = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
         key = hashlib.blake2b(repr((2, str(folder), stats)).encode(), digest_size=12).hexdigest()
         path = home() / "stores" / key
         if not (path / "meta.json").exists():
