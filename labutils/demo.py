@@ -3,7 +3,7 @@
 `plan` draws a data set: the hidden affect of each clip's sound, and labels: this affect plus noise that the
 sound does not know. `compose` turns a row into a song (tempo, metre, key, chords, groove, arrangement) and
 `render` plays the song on synthetic instruments in a synthetic room. What makes a genre stands in one table,
-`STYLES`. Numbers measured on this music say nothing about real music.
+`assets/styles.csv`. Numbers measured on this music say nothing about real music.
 """
 
 from collections import namedtuple
@@ -23,8 +23,8 @@ KNOWABLE = {"valence": .5, "energy": .72, "danceability": .7}  # share of labels
 SIZES = ("default", "tiny")  # 724 and 91 clips
 BORROW = .15  # chance that a part of the arrangement comes from any other genre
 COLOUR = 3.  # dB, spread of each clip's random equaliser: no two recordings sound alike
-LABELS = Path(__file__).parent / "labels"
-GUITAR, WINDS, ANY = "E A D G E A", "Bb Eb F Ab C", "C Db D Eb E F Gb G Ab A Bb B"  # usual tonics
+ASSETS = Path(__file__).parent / "assets"
+ANY = "C Db D Eb E F Gb G Ab A Bb B"  # tonics
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Style:
     """What makes a genre. A text lists equally likely choices; a repeated choice is a likelier one."""
 
     clips: int  # in a default data set
-    affect: object  # row of echonest_by_genre.csv or, where it has none, plausible means in order of AXES
-    tempo: tuple  # slowest and fastest, beats per minute
+    affect: str  # row of echonest_by_genre.csv or, where it has none, plausible means in order of AXES
+    tempo: str  # slowest and fastest, beats per minute
     metre: str  # beats per bar, one digit a choice
     keys: str  # tonics
     minor: float  # chance of a minor mode at middle valence
@@ -49,48 +49,8 @@ class Style:
     lead: str
 
 
-STYLES = {
-    "Rock": Style(60, "Rock", (105, 145), "4", GUITAR, .4, 0, .6, .25, .2, 55, "rock rock power",
-        "rock rock punk", "bass:run bass:root", "guitar:strum organ:hold", "guitar:tune voice:tune"),
-    "Psych-Rock": Style(28, (.4, .6, .38), (90, 135), "4", GUITAR, .5, .1, .6, .6, .1, 48, "rock vamp drone",
-        "rock rock break", "bass:root bass:run", "organ:hold guitar:strum", "guitar:tune organ:tune"),
-    "Post-Rock": Style(24, (.2, .5, .27), (80, 125), "443", GUITAR, .5, 0, .4, .8, .1, 55, "rock pop drone",
-        "rock rock none", "bass:run bass:root", "guitar:roll guitar:strum", "guitar:long strings:long"),
-    "Psych-Folk": Style(32, (.3, .3, .4), (75, 120), "43", GUITAR, .5, 0, .05, .6, -.2, 46, "folk drone vamp",
-        "none none hand", "none bass:root", "steel:roll nylon:roll", "flute:tune voice:tune"),
-    "Folk": Style(56, "Folk", (80, 130), "443", "G C D A E", .3, 0, 0, .25, -.1, 50, "folk folk pop",
-        "none none hand", "none bass:root", "steel:strum steel:roll nylon:roll", "voice:tune strings:long"),
-    "Metal": Style(44, (.25, .85, .28), (110, 190), "4", "E D B C", .9, 0, 1, .2, .5, 60, "power power rock",
-        "blast rock punk", "bass:run", "guitar:chug guitar:strum", "guitar:riff none voice:riff"),
-    "Punk": Style(44, (.5, .85, .38), (150, 200), "4", "E A D G B", .3, 0, .9, .15, .5, 50, "rock power",
-        "punk punk rock", "bass:run", "guitar:strum guitar:strum guitar:chug", "voice:tune none voice:riff"),
-    "Electronic": Style(60, "Electronic", (110, 140), "4", ANY, .7, 0, .2, .4, .6, 75, "vamp drone pop",
-        "four four break", "sub:offbeat sub:run", "pad:hold saw:stab saw:roll", "saw:roll none chip:roll"),
-    "Chiptune": Style(28, (.6, .7, .58), (115, 165), "4", ANY, .5, 0, 0, .05, .5, 78, "pop pop classical",
-        "four rock chip", "chip:run chip:octave", "chip:roll chip:stab", "chip:tune chip:riff"),
-    "Trip-Hop": Style(42, (.38, .5, .6), (72, 98), "4", "D F G A", .8, .3, .1, .6, -.3, 40, "vamp",
-        "break boombap", "sub:root bass:root", "epiano:hold strings:hold", "voice:long flute:long"),
-    "Pop": Style(44, "Pop", (95, 130), "4", "C G D F A", .35, 0, .1, .3, .2, 65, "pop", "rock four rock",
-        "bass:root bass:run sub:root", "piano:stab piano:hold steel:strum", "voice:tune saw:tune"),
-    "Hip-Hop": Style(44, "Hip-Hop", (80, 105), "4", "D F G A", .7, .4, .1, .1, 0, 45, "vamp", "boombap break",
-        "sub:root bass:root", "epiano:stab piano:stab", "voice:rap voice:rap brass:tune"),
-    "Classical": Style(44, (.25, .15, .28), (70, 140), "433", "C G D Bb F", .45, 0, 0, .7, -.2, 60,
-        "classical", "none", "cello:root", "strings:hold piano:roll", "strings:tune flute:tune piano:riff"),
-    "Blues": Style(44, (.55, .42, .5), (70, 125), "4", GUITAR, .3, .9, .3, .25, 0, 42, "blues",
-        "shuffle shuffle none", "bass:walk bass:root", "steel:strum piano:stab", "guitar:tune voice:tune"),
-    "Jazz": Style(44, (.55, .4, .5), (95, 190), "443", WINDS, .4, .8, 0, .35, 0, 50, "jazz", "ride ride none",
-        "bass:walk", "piano:stab epiano:hold", "brass:tune brass:riff piano:riff"),
-    "Indie-Rock": Style(20, (.45, .62, .46), (105, 150), "4", GUITAR, .35, 0, .4, .35, .2, 50, "rock pop",
-        "rock four", "bass:run", "guitar:strum guitar:roll", "voice:tune"),
-    "Post-Punk": Style(17, (.5, .75, .45), (130, 170), "4", GUITAR, .6, 0, .5, .5, .3, 50, "rock vamp",
-        "punk four", "bass:run", "guitar:strum guitar:stab saw:hold", "voice:tune none"),
-    "Soundtrack": Style(16, (.15, .25, .25), (60, 100), "43", ANY, .7, 0, 0, .9, -.3, 60, "drone classical",
-        "none", "cello:root sub:root", "pad:hold strings:hold piano:roll", "strings:long"),
-    "International": Style(16, "International", (90, 140), "43", "D A G E", .6, .2, 0, .3, 0, 46,
-        "modal drone", "hand four", "none bass:root", "nylon:strum steel:roll", "flute:riff voice:tune"),
-    "Old-Time": Style(17, (.7, .4, .55), (100, 140), "4", "G D A C", .1, .2, 0, .1, -.1, 34, "folk", "none",
-        "none cello:root", "banjo:roll steel:strum", "strings:riff banjo:riff"),
-}
+_rows = pd.read_csv(ASSETS / "styles.csv", dtype={"metre": str}, keep_default_na=False).to_dict("records")
+STYLES = {row.pop("genre"): Style(**row) for row in _rows}
 GENRES = tuple(STYLES)
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10), "dorian": (0, 2, 3, 5, 7, 9, 10),
           "mixolydian": (0, 2, 4, 5, 7, 9, 10), "phrygian": (0, 1, 3, 5, 7, 8, 10),
@@ -164,15 +124,15 @@ def _affect(genres, rng):
     In a genre the latent values are normal, with means, spreads and correlations of real labels. A label is
     the sound's latent value plus independent noise, ranked among all clips and read off the real quantiles.
     """
-    table = pd.read_csv(LABELS / "echonest_by_genre.csv", index_col="genre")
-    quantiles = pd.read_csv(LABELS / "echonest_quantiles.csv", index_col=0)
+    table = pd.read_csv(ASSETS / "echonest_by_genre.csv", index_col="genre")
+    quantiles = pd.read_csv(ASSETS / "echonest_quantiles.csv", index_col=0)
     levels = special.ndtri(np.clip(quantiles.index, .005, .995))
     knowable = np.array([KNOWABLE[axis] for axis in AXES])
     sound = np.empty((len(genres), 3))
     for genre in genres.unique():
-        affect, known = STYLES[genre].affect, isinstance(STYLES[genre].affect, str)
+        affect, known = STYLES[genre].affect, STYLES[genre].affect in table.index
         row = table.loc[affect if known else "ALL"]
-        means = row[[f"{axis}_mean" for axis in AXES]] if known else affect
+        means = row[[f"{axis}_mean" for axis in AXES]] if known else map(float, affect.split())
         means = np.array([np.interp(mean, quantiles[axis], levels) for mean, axis in zip(means, AXES)])
         spread = (row / table.loc["ALL"])[[f"{axis}_std" for axis in AXES]].to_numpy(float)
         spread = spread * (1 if known else .85)  # one genre varies less than all music
@@ -212,7 +172,7 @@ def compose(clip, seconds=10.):
     for part in ("changes", "drums", "bass", "chords", "lead"):
         source = STYLES[rng.choice(GENRES)] if rng.random() < BORROW else style
         parts[part] = str(rng.choice(getattr(source, part).split()))
-    tempo = rng.uniform(*style.tempo) * 2 ** (.4 * (energy - .5) + .2 * (valence - .5))
+    tempo = rng.uniform(*map(float, style.tempo.split())) * 2 ** (.4 * (energy - .5) + .2 * (valence - .5))
     tempo *= (120 / tempo) ** (.4 * dance)
     metre = int(rng.choice(list(style.metre)))
     tonic = ANY.split().index(rng.choice((style.keys if rng.random() < .4 else ANY).split()))

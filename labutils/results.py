@@ -16,22 +16,6 @@ from .parameters import Notebook
 
 COLUMNS = ["notebook", "metric", "value", "ci_low", "ci_high", "n", "seed", "dataset"]
 DEMO_NOTE = "Made from the procedural default data: these numbers say nothing about real music."
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Notebooks and results</title>
-<style>
-body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ccc; }}
-</style></head><body>
-<h1>Notebooks and results</h1>
-<h2>Notebooks</h2>
-{notebooks}
-<h2>Results beside the report's</h2>
-<p>{note}</p>
-{headlines}
-<p>All metrics: <a href="results.csv">results.csv</a>, {num_metrics} rows.</p>
-</body></html>
-"""
 
 
 def write(notebooks: list[Notebook], out: Path) -> None:
@@ -141,6 +125,7 @@ def _index(out: Path, states: dict, rows: pd.DataFrame, note: str, num_metrics: 
         table.append([link, state["state"], f"{state['seconds']:.0f}", html.escape(state["reason"])])
     columns = ["notebook", "state", "seconds", "reason"]
     notebooks = pd.DataFrame(table, columns=columns).to_html(index=False, escape=False, border=0)
-    return PAGE.format(
+    page = (Path(__file__).parent / "assets" / "index.html").read_text(encoding="utf-8")
+    return page.format(
         notebooks=notebooks, note=note, headlines=rows.to_html(index=False, border=0), num_metrics=num_metrics
     )
