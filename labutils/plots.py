@@ -178,7 +178,7 @@ def plot_loss(losses, *, ax=None, title=None, label=None, color=COLORS[0]):
     """Loss of each training step, logarithmic. Notebook 05."""
     ax = _axes(ax, (6, 3))
     ax.semilogy(np.arange(1, len(losses) + 1), losses, color=color, label=label)
-    ax.set(title=title, xlabel="step", ylabel="loss (log scale)")
+    ax.set(title=title, xlabel="step", ylabel="loss (nats, log scale)")
     return ax
 
 
@@ -210,7 +210,8 @@ def plot_confusion(counts, classes, *, ax=None, title=None):
     return ax
 
 
-def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, title=None, xlabel="macro F1"):
+def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, title=None, xlabel="macro F1",
+                   ylabel="model"):  # fmt: skip
     """Estimates with their 95 % intervals, one row each. Notebook 06.
 
     `references`: figures of the report by row name, drawn as crosses; `line`: (value, label) of a vertical line such
@@ -227,7 +228,7 @@ def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, titl
         ax.axvline(line[0], color=COLORS[7], ls="--", label=line[1])
     ax.set_yticks(range(len(estimates)), list(estimates))
     ax.yaxis.set_inverted(True)  # not a toggle: axes may be shared
-    ax.set(title=title, xlabel=xlabel, ylabel="model")
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -280,7 +281,8 @@ def plot_latent(points, labels, classes, *, ax=None, title=None, method="PCA"):
     ax = _axes(ax, (5, 4))
     for label, name in enumerate(classes):
         chosen = points[np.asarray(labels) == label]
-        style = {"color": COLORS[label % len(COLORS)], "marker": MARKERS[label % len(MARKERS)]}
+        marker = MARKERS[(label + label // len(COLORS)) % len(MARKERS)]  # another marker when the colours come again
+        style = {"color": COLORS[label % len(COLORS)], "marker": marker}
         ax.scatter(*chosen.T, s=18, alpha=0.8, label=name, **style)
     ax.set(title=title, xlabel=f"{method} 1 (no unit)", ylabel=f"{method} 2 (no unit)")
     ax.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
