@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from . import __version__, audio, demo
+from . import __version__, audio, demo, training
 from .data import FOLDERS, SpectrogramDataset, provenance
 from .progress import progress
 from .store import SUFFIX, DataError, home
@@ -107,13 +107,13 @@ def load_audio(root, clip_id: str) -> np.ndarray | None:
 
 
 def compile_librosa() -> None:
-    """Let librosa compile its numba code, once per environment, before several processes use it.
+    """Let librosa and our running median compile their numba code, once, before several processes use it.
 
     Before the first features of notebook 01. It takes a minute, and two processes that do it at the same time can
     leave a compiled file that crashes every later one; hence the lock, and a mark that it is done.
     """
     spec = importlib.util.find_spec("librosa")
-    stamp = f"{spec.origin} {Path(spec.origin).stat().st_mtime_ns} {sys.version}"
+    stamp = f"{spec.origin} {Path(spec.origin).stat().st_mtime_ns} {sys.version} {_code()}"
     mark = Path(tempfile.gettempdir()) / f"labutils-{hashlib.blake2b(stamp.encode(), digest_size=8).hexdigest()}"
     with FileLock(f"{mark}.lock"):
         if not mark.exists():
@@ -254,6 +254,7 @@ def _write_clip(out: Path, clip_id: str, split: str, affect: bool, get_samples) 
     paths = {folder: out / FOLDERS[folder] / split / f"{clip_id}{SUFFIX}" for folder in folders}
     if all(path.exists() for path in paths.values()):
         return None
+    training.tune_process()  # two processes that give memory back and forth wait for each other
     try:
         raw, beat = audio.features(get_samples())
     except audio.AudioError as error:

@@ -127,8 +127,11 @@ def source(*functions):
 
     from IPython.display import Code
 
-    texts = (textwrap.dedent(inspect.getsource(function)).rstrip() for function in functions)
-    return Code("\n\n".join(texts), language="python")
+    def text(thing):
+        head = f"# {thing.__qualname__}\n" if "." in thing.__qualname__ else ""  # a method: of which class?
+        return head + textwrap.dedent(inspect.getsource(thing)).rstrip()
+
+    return Code("\n\n\n".join(map(text, functions)), language="python")
 
 
 def describe(root) -> str:

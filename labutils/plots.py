@@ -6,6 +6,7 @@ figure into the notebook with its alternative text, `player` a sound.
 
 from __future__ import annotations
 
+import base64
 import io
 
 import matplotlib.pyplot as plt
@@ -38,13 +39,14 @@ def show(figure, alt: str) -> None:
 def player(samples: np.ndarray, title: str = ""):
     """A player for float32 [N] in [-1, 1] at 22,050 Hz, as MP3 so that a saved notebook stays small. Notebook 01."""
     import soundfile
-    from IPython.display import HTML, Audio
+    from IPython.display import HTML
 
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="MP3")
-    audio = Audio(file.getvalue(), rate=SAMPLE_RATE)
-    audio.mimetype = "audio/mpeg"
-    return HTML(f"<figure><figcaption>{title}</figcaption>{audio._repr_html_()}</figure>")
+    source = "data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    # JupyterLab strips a <source> from notebooks that the reader has not run yet, but not the src of <audio>.
+    audio = f'<audio controls src="{source}"></audio>'
+    return HTML(f'<figure style="margin: 0"><figcaption>{title}</figcaption>{audio}</figure>')
 
 
 def panels(rows: int = 1, columns: int = 1, *, size=(8, 2.4), share: bool = True) -> np.ndarray:

@@ -130,7 +130,8 @@ def train_step(model: nn.Module, batch, loss_function: nn.Module, optimizer, gra
     return loss.item()
 
 
-def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_function=None, device="cpu") -> list[dict]:
+def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_function=None, device="cpu",
+        desc="training") -> list[dict]:  # fmt: skip
     """Train until the validation score stops rising, and leave the best epoch's weights in `model`.
 
     Notebook 05.
@@ -138,7 +139,7 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
     Parameters
     ----------
     model : maps (x [B, T, F], lengths [B]) to outputs; its input standardisation is fitted on `train_set`.
-    loss_function : module (outputs, y) -> scalar; None: `default_loss`.
+    loss_function : module (outputs, y) -> scalar; None: `default_loss`.   desc : label of the progress bar.
 
     Returns
     -------
@@ -157,7 +158,8 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
     optimizer = make_optimizer(model, settings)
     schedule = make_schedule(optimizer, settings, len(batches))
     history, best_state = [], None
-    for epoch in progress(range(1, settings.num_epochs + 1), desc="training", unit="epoch"):
+    bar = progress(total=settings.num_epochs, desc=desc, unit="epoch")
+    for epoch in range(1, settings.num_epochs + 1):
         train_mode(model)
         total = 0.0
         for batch in batches:
@@ -172,8 +174,11 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
         best = max(history, key=lambda row: row["val_score"])["epoch"]
         if best == epoch:
             best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        bar.update()
         if epoch - best >= settings.patience:
+            bar.total = epoch  # stopped early, not broken off
             break
+    bar.close()
     model.load_state_dict(best_state)
     return history
 
@@ -239,7 +244,8 @@ def fit_or_load(name: str, model, train_set, val_set, settings: Settings = Setti
         loaded = saved is not None
         if not loaded:
             start = time.perf_counter()
-            history = fit(model, train_set, val_set, settings, loss_function=loss_function, device=device)
+            desc = f"{name}, seed {settings.seed}"
+            history = fit(model, train_set, val_set, settings, loss_function=loss_function, device=device, desc=desc)
             seconds = time.perf_counter() - start
             saved = {"weights": model.state_dict(), "history": history, "seconds": seconds}
             torch.save(saved, path.with_suffix(".part"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
+from features import fast_features, plain_arrays, plain_features
 
 from labutils import audio
 
@@ -59,17 +60,65 @@ def test_features_have_the_labs_shape_and_range():
         assert array[128:].min() >= 0 and array[128:].max() <= 1
 
 
-def test_features_equal_separate_librosa_calls_to_the_bit():
+def tune(seconds, cents=0.0, bpm=100):
+    """A chord, detuned, over a click track."""
+    chord = sum(sine(f * 2 ** (cents / 1200), seconds) for f in (130.81, 329.63, 440.0))
+    return (clicks(bpm, seconds) + 0.2 * chord[: int(seconds * RATE)]).astype(np.float32)
+
+
+SIGNALS = {
+    "in tune, 30 s": lambda: tune(30.0),
+    "30 cents flat, 6 s": lambda: tune(6.0, -30),
+    "17 cents sharp, 6 s": lambda: tune(6.0, 17, bpm=140),
+    "odd sample count": lambda: tune(6.0, 8)[:-7],
+    "one sample beyond a hop": lambda: tune(6.0, 40)[: 200 * 512 + 1],
+    "loud noise": lambda: np.random.default_rng(0).normal(0, 0.5, 6 * RATE).astype(np.float32),
+    "silence between bursts": lambda: clicks(120, 6.0),
+    "music, then silence": lambda: np.concatenate([tune(4.0), np.zeros(2 * RATE, np.float32)]),
+    "silence": lambda: np.zeros(6 * RATE, np.float32),
+    "shorter than the median's width": lambda: tune(0.3),
+}
+
+
+def check_equal(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == np.float32 and np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.filterwarnings("ignore:Trying to estimate tuning from empty", "ignore:n_fft=")
+def test_features_equal_separate_librosa_calls_to_the_bit(signal):
+    samples = SIGNALS[signal]()
+    check_equal(audio.features(samples), plain_arrays(samples, RATE))
+
+
+def test_features_of_a_stereo_file_equal_those_of_librosa_load(tmp_path):
     import librosa
 
-    samples = (clicks(100, 6.0) + 0.3 * sine(330, 6.0)).astype(np.float32)
-    power = librosa.feature.melspectrogram(y=samples, sr=RATE, n_fft=2048, hop_length=512, n_mels=128)
-    chroma = librosa.feature.chroma_cqt(y=samples, sr=RATE, hop_length=512)
-    _, beats = librosa.beat.beat_track(y=librosa.effects.percussive(samples), sr=RATE)
-    sync = [librosa.util.sync(part, beats, aggregate=np.median) for part in (power, chroma)]
-    raw, beat = audio.features(samples)
-    assert np.array_equal(raw, np.concatenate([librosa.power_to_db(power, ref=np.max), chroma]))
-    assert np.array_equal(beat, np.concatenate([librosa.power_to_db(sync[0], ref=np.max), sync[1]]))
+    rng = np.random.default_rng(1)
+    music = librosa.resample(tune(6.0, 12), orig_sr=RATE, target_sr=44100)
+    stereo = np.stack([music, 0.7 * music + rng.normal(0, 0.01, len(music))], axis=1)
+    soundfile.write(tmp_path / "a.flac", stereo, 44100)
+    assert np.array_equal(audio.load(tmp_path / "a.flac"), librosa.load(tmp_path / "a.flac")[0])
+    check_equal(fast_features(tmp_path / "a.flac"), plain_features(tmp_path / "a.flac"))
+
+
+@pytest.mark.parametrize("signal", ["30 cents flat, 6 s", "music, then silence", "silence"])
+def test_the_percussive_part_equals_that_of_librosa_to_the_bit(signal):
+    import librosa
+
+    spectrum = audio.stft(SIGNALS[signal]())
+    assert np.array_equal(audio.percussive(spectrum), librosa.decompose.hpss(spectrum)[1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 3), (40, 130), (200, 128)])
+def test_the_running_median_is_that_of_the_sorted_window(shape):
+    lines = np.random.default_rng(0).integers(0, 9, shape).astype(np.float32)  # many equal values
+    padded = np.pad(lines, ((15, 15), (0, 0)), mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 31, axis=0)
+    for order, dtype in (("C", np.float32), ("F", np.float32), ("C", np.float64)):
+        medians = audio._running_median(np.array(lines, dtype, order=order))
+        assert medians.dtype == dtype and np.array_equal(medians, np.median(windows, axis=-1))
 
 
 def test_a_clip_without_beats_counts_as_one_beat():
