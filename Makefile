@@ -52,7 +52,7 @@ bench: $(STAMP)
 
 clean:
 	rm -rf $(VENV) .labs-* runs build *.egg-info .pytest_cache .ruff_cache
-	rm -rf data/demo data/demo-tiny data/stores data/models
+	rm -rf data/demo data/demo-tiny data/stores data/models data/bench
 	find labutils tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment in .venv, with the tested versions

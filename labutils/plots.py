@@ -28,6 +28,9 @@ def show(figure, alt: str) -> None:
     from PIL import Image as Pillow
 
     figure = figure if isinstance(figure, Figure) else np.ravel(figure)[0].figure
+    for ax in figure.axes:  # panels on common axes are labelled at the edge only
+        if len(ax.get_shared_y_axes().get_siblings(ax)) > 1:
+            ax.label_outer()
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight")
     few = Pillow.open(drawn).convert("RGB").quantize(256, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
