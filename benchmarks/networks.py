@@ -146,9 +146,15 @@ def prediction_case(kind: str, plain: nn.Module, num_clips: int) -> Case:
             outputs.append(plain(x, lengths))
         return torch.cat(outputs).detach().numpy()
 
+    operations = num_clips * 2 * 1293 * 2 * (NUM_MELS + 64) * 4 * 64  # of the LSTM: both directions, forward only
+
+    def bound(seconds):
+        return f"{operations / seconds / matmul_peak():.0%} of the matmul peak" if kind == "lstm" else ""
+
     return Case(
         f"predict_{kind}", f"{kind.upper()} prediction of {num_clips} clips of 30 s, loading included",
         loop, lambda: training.predict(ours, packed), unit="clips", amount=num_clips, repeats=2, target=5,
+        bound=bound,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-from scipy import fft, signal, special
+import scipy
 
 from .audio import SAMPLE_RATE
 
@@ -114,7 +114,7 @@ def plan(size="default", seed=0):
     sound, labels = _affect(clips.genre, rng)
     clips[list(AXES)] = labels.round(3)
     clips["seed"] = rng.integers(2**31, size=len(clips))
-    clips[[f"sound_{axis}" for axis in AXES]] = special.ndtr(sound).round(4)
+    clips[[f"sound_{axis}" for axis in AXES]] = scipy.special.ndtr(sound).round(4)
     return clips.iloc[rng.permutation(len(clips))].reset_index(drop=True)
 
 
@@ -126,7 +126,7 @@ def _affect(genres, rng):
     """
     table = pd.read_csv(ASSETS / "echonest_by_genre.csv", index_col="genre")
     quantiles = pd.read_csv(ASSETS / "echonest_quantiles.csv", index_col=0)
-    levels = special.ndtri(np.clip(quantiles.index, .005, .995))
+    levels = scipy.special.ndtri(np.clip(quantiles.index, .005, .995))
     knowable = np.array([KNOWABLE[axis] for axis in AXES])
     sound = np.empty((len(genres), 3))
     for genre in genres.unique():
@@ -285,7 +285,7 @@ def note(name, pitch, eighths, brightness):
     if timbre.kind == "string":
         sound = _string(f0, len(time), cutoff / timbre.partials)
     else:
-        table = fft.irfft(np.append(0, -.5j * _spectrum(timbre, f0, cutoff)), 2048)  # one period
+        table = scipy.fft.irfft(np.append(0, -.5j * _spectrum(timbre, f0, cutoff)), 2048)  # one period
         bend = timbre.vibrato / 1200 * np.minimum(time / .4, 1) * np.sin(2 * np.pi * 5.5 * time)  # octaves
         sound = table[np.int64(2048 * np.cumsum(f0 / SAMPLE_RATE * 2**bend)) % 2048]
     envelope = np.minimum(1, np.minimum(time / timbre.attack, (time[-1] - time) / .04))
@@ -315,7 +315,7 @@ def _string(f0, size, cutoff):
     burst[:period] = np.random.default_rng(period).uniform(-1, 1, period)
     loop[0], loop[-2], loop[-1] = 1, .996 * (fraction - 1), -.996 * fraction
     pole = np.exp(-2 * np.pi * cutoff / SAMPLE_RATE)
-    return signal.lfilter([1], loop, signal.lfilter([1 - pole], [1, -pole], burst))
+    return scipy.signal.lfilter([1], loop, scipy.signal.lfilter([1 - pole], [1, -pole], burst))
 
 
 def _drums(song):
@@ -328,7 +328,7 @@ def _drums(song):
     time = np.arange(SAMPLE_RATE // 3) / SAMPLE_RATE
     noise = rng.standard_normal(len(time))
     tuning = rng.uniform(.85, 1.2) * (2 if song.parts["drums"] == "hand" else 1)
-    sharp = signal.lfilter([1, -.92], [1], noise)
+    sharp = scipy.signal.lfilter([1, -.92], [1], noise)
     sweep = np.sin(2 * np.pi * tuning * np.cumsum(48 + 110 * np.exp(-40 * time)) / SAMPLE_RATE)
     skin = .5 * np.sin(2 * np.pi * 185 * tuning * time) + (.15 + .3 * energy) * noise
     kick = BEATS if rng.random() < dance - .4 else kick
@@ -348,13 +348,13 @@ def _master(song, mix):
     wet = np.float32(np.clip(style.room + rng.normal(0, .15), 0, 1))
     decay = np.linspace(0, 6, int(SAMPLE_RATE * (.2 + 1.2 * wet)))
     tail = np.float32(rng.standard_normal(len(decay)) * np.exp(-decay))
-    size = fft.next_fast_len(len(mix) + len(tail), real=True)
-    octaves = np.log2(np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 20) / 1000)  # above 1 kHz
+    size = scipy.fft.next_fast_len(len(mix) + len(tail), real=True)
+    octaves = np.log2(np.maximum(scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20) / 1000)  # above 1 kHz
     tilt = 2 * style.tone + 3 * (energy - .5) + rng.normal(0, COLOUR / 2)  # dB per octave
     colour = np.interp(octaves, np.linspace(-5, 3.5, 7), rng.normal(0, COLOUR, 7)) + tilt * octaves
     gain = np.float32(10 ** (colour / 20) * (octaves > -5))  # nothing below 31 Hz
-    room = 1 + wet * fft.rfft(tail / np.sqrt(np.sum(tail**2)), size)
-    mix = fft.irfft(fft.rfft(mix, size) * room * gain, size)[:len(mix)]
+    room = 1 + wet * scipy.fft.rfft(tail / np.sqrt(np.sum(tail**2)), size)
+    mix = scipy.fft.irfft(scipy.fft.rfft(mix, size) * room * gain, size)[:len(mix)]
     mix /= np.sqrt(np.mean(mix**2))
     mix += 10 ** (-(style.hiss + rng.normal(0, 8)) / 20) * rng.standard_normal(len(mix)).astype(np.float32)
     press = .1 + .6 * energy  # a loud master is a squeezed one
