@@ -208,6 +208,8 @@ def growth() -> str:
     for ax, (title, xlabel, x, curves) in zip(axes, panels):
         plots.plot_curves(x, curves, ax=ax, title=title, xlabel=xlabel, ylabel="processor time (s)")
         ax.set(xscale="log", yscale="log")
+        ax.set_xticks(x, x)
+        ax.minorticks_off()
         ax.legend()
     axes[0].figure.savefig(FIGURE, dpi=110, bbox_inches="tight")
     powers = {name: np.polyfit(np.log(lengths), np.log(times), 1)[0] for name, times in by_length.items()}

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from . import __version__, audio, demo, training
+from . import __version__, audio, demo, models, training
 from .data import FOLDERS, SpectrogramDataset, provenance
 from .progress import progress
 from .store import SUFFIX, DataError, home
@@ -127,12 +127,8 @@ def compile_librosa() -> None:
 
 def pooled_statistics(dataset: SpectrogramDataset) -> np.ndarray:
     """Mean, deviation and mean absolute difference over time of each feature, float32 [N, 3 F]. Notebook 06."""
-    rows = []
-    for i in range(len(dataset)):
-        frames = dataset.frames(i)
-        change = np.abs(np.diff(frames, axis=0)).mean(axis=0) if len(frames) > 1 else np.zeros(frames.shape[1])
-        rows.append(np.concatenate([frames.mean(axis=0), frames.std(axis=0), change]))
-    return np.array(rows, dtype=np.float32)
+    batches = training.loader(dataset, 64)
+    return np.concatenate([models.pooled_statistics(batch.x, batch.lengths).numpy() for batch in batches])
 
 
 def difficulty(root) -> dict[str, float]:

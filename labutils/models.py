@@ -26,6 +26,15 @@ def masked_mean_max(x: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat([mean, x.masked_fill(~mask, -torch.inf).amax(dim=1)], dim=1)
 
 
+def pooled_statistics(x: Tensor, lengths: Tensor) -> Tensor:
+    """Mean, deviation and mean absolute change over the real frames: [B, T, F] -> [B, 3 F]. Notebook 05."""
+    mask, count = length_mask(lengths, x.shape[1])[..., None], lengths[:, None]
+    mean = (x * mask).sum(dim=1) / count
+    deviation = (((x - mean[:, None]) ** 2 * mask).sum(dim=1) / count + 1e-6).sqrt()
+    change = ((x[:, 1:] - x[:, :-1]).abs() * mask[:, 1:]).sum(dim=1) / (count - 1).clamp(min=1)
+    return torch.cat([mean, deviation, change], dim=1)
+
+
 def reverse_sequences(x: Tensor, lengths: Tensor) -> Tensor:
     """Reverse each sequence within its length, padding stays: [B, T, D] -> [B, T, D]. Notebook 05."""
     steps = torch.arange(x.shape[1], device=x.device)
@@ -100,10 +109,12 @@ class LSTMBackbone(nn.Module):
         "last_index": both directions read at the last frame, as in the report, where the backward direction
         has seen one frame only (D = 2 hidden).
     frames_per_step : this many frames are averaged into one step.   normalise : fit the input standardisation.
+    statistics : put the `pooled_statistics` of the input, standardised over the batch, beside the output vector
+        (D grows by 3 F): what averages can tell need not go through the recurrence.
     """
 
     def __init__(self, num_features, hidden=64, *, num_layers=1, pooling="mean_max", frames_per_step=1, dropout=0.2,
-                 normalise=True):  # fmt: skip
+                 normalise=True, statistics=False):  # fmt: skip
         super().__init__()
         if pooling not in ("mean_max", "last", "last_index"):
             raise ValueError(f"pooling {pooling!r} is unknown; choose mean_max, last or last_index")
@@ -112,7 +123,8 @@ class LSTMBackbone(nn.Module):
         sizes = [num_features] + [2 * hidden] * (num_layers - 1)
         self.layers = nn.ModuleList(BiLSTM(size, hidden) for size in sizes)
         self.dropout = nn.Dropout(dropout)
-        self.num_outputs = hidden * (4 if pooling == "mean_max" else 2)
+        self.statistics = nn.BatchNorm1d(3 * num_features) if statistics else None
+        self.num_outputs = hidden * (4 if pooling == "mean_max" else 2) + 3 * num_features * statistics
 
     def extra_repr(self) -> str:
         return f"pooling={self.pooling}, frames_per_step={self.frames_per_step}, normalise={self.normalise}"
@@ -120,17 +132,25 @@ class LSTMBackbone(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         x, lengths = average_frames(x, lengths, self.frames_per_step)  # [B, T', F]
         x = self.norm(x, lengths)  # [B, T', F]
+        vector = self.read(x, lengths)  # [B, 4 H] or [B, 2 H]
+        if self.statistics is not None:
+            self.statistics.train(self.training and len(x) > 1)  # a batch of one clip has no deviation
+            vector = torch.cat([vector, self.statistics(pooled_statistics(x, lengths))], dim=1)  # [B, D]
+        return self.dropout(vector)
+
+    def read(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The pooled states of the last layer."""
         for layer in self.layers[:-1]:
             x = layer(x, lengths)  # [B, T', 2 H]
         final, clips = self.layers[-1], torch.arange(len(x), device=x.device)
         if self.pooling == "last_index":
             ahead = final.forward_lstm(x)[0][clips, lengths - 1]  # [B, H]
             back = final.backward_lstm(x[clips, lengths - 1][:, None])[0][:, 0]  # [B, H], its first step
-            return self.dropout(torch.cat([ahead, back], dim=1))  # [B, 2 H]
+            return torch.cat([ahead, back], dim=1)  # [B, 2 H]
         states = torch.cat(final.read(x, lengths), dim=2)  # [B, T', 2 H]; the order in time does not matter below
         if self.pooling == "mean_max":
-            return self.dropout(masked_mean_max(states, lengths))  # [B, 4 H]
-        return self.dropout(states[clips, lengths - 1])  # [B, 2 H]
+            return masked_mean_max(states, lengths)  # [B, 4 H]
+        return states[clips, lengths - 1]  # [B, 2 H]
 
 
 class CNNBackbone(nn.Module):

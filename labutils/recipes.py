@@ -22,7 +22,7 @@ AFFECT_CLIPS = 3000  # seen in training, epochs (6 or more) times clips; with 20
 BACKBONES = {"lstm": models.LSTMBackbone, "cnn": models.CNNBackbone, "ast": models.ASTBackbone}
 # Architecture and settings by (recipe, model, time axis). "repaired" is ours, "report" the report's.
 RECIPES = {
-    ("repaired", "lstm", "raw"): ({"hidden": 64, "frames_per_step": 8}, Settings(num_epochs=20, lr=4e-3)),
+    ("repaired", "lstm", "raw"): ({"hidden": 64, "frames_per_step": 8, "statistics": True}, Settings(20, lr=4e-3)),
     ("repaired", "lstm", "beat"): ({"hidden": 64}, Settings(num_epochs=20, lr=4e-3)),
     ("repaired", "cnn", "raw"): (
         {"channels": (16, 32, 32, 32), "frames_per_step": 4, "bands_per_step": 2},
@@ -137,9 +137,7 @@ def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recip
         enough = max(6, -(-AFFECT_CLIPS // len(splits.train)))
         how = dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
     if axis is not None:
-        return fit_or_load(
-            f"{kind}.{axis}", models.Regressor(backbone), splits.train, splits.val, how, device=device
-        )
+        return fit_or_load(f"{kind}.{axis}", models.Regressor(backbone), splits.train, splits.val, how, device=device)
     model = models.MultitaskRegressor(backbone, len(splits.train.axes))
     loss = models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
     return fit_or_load(f"{kind}.multitask", model, splits.train, splits.val, how, loss_function=loss, device=device)

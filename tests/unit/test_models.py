@@ -12,6 +12,7 @@ BACKBONES = [
     lambda: models.LSTMBackbone(20, 8),
     lambda: models.LSTMBackbone(20, 8, num_layers=2, pooling="last", frames_per_step=3),
     lambda: models.LSTMBackbone(20, 8, pooling="last_index"),
+    lambda: models.LSTMBackbone(20, 8, frames_per_step=2, statistics=True),
     lambda: models.CNNBackbone(20, (4, 6)),
     lambda: models.CNNBackbone(20, (4, 6), frames_per_step=2, bands_per_step=2),
     lambda: models.CNNBackbone(20, (4, 6), padding=0, num_frames=30),
@@ -159,3 +160,21 @@ def test_multitask_loss_equals_the_sum_of_its_parts():
 def test_unknown_pooling_lists_the_choices():
     with pytest.raises(ValueError, match="mean_max, last or last_index"):
         models.LSTMBackbone(20, 8, pooling="median")
+
+
+def test_pooled_statistics_ignore_padding_and_take_a_clip_of_one_frame():
+    clips = [torch.randn(n, 5, generator=torch.Generator().manual_seed(n)) for n in (1, 7, 12)]
+    got = models.pooled_statistics(nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([1, 7, 12]))
+    for row, clip in zip(got, clips):
+        change = (clip[1:] - clip[:-1]).abs().mean(dim=0) if len(clip) > 1 else torch.zeros(5)
+        expected = torch.cat([clip.mean(dim=0), clip.std(dim=0, correction=0), change])
+        assert torch.allclose(row, expected, atol=2e-3)
+
+
+def test_statistics_beside_the_lstm_train_on_a_batch_of_one_clip():
+    model = models.LSTMBackbone(6, 4, statistics=True).train()
+    x, lengths = torch.randn(1, 9, 6), torch.tensor([9])
+    assert model(x, lengths).shape == (1, model.num_outputs) == (1, 4 * 4 + 3 * 6)
+    before = model.statistics.running_mean.clone()
+    assert model(torch.randn(3, 9, 6), torch.tensor([9, 4, 1])).isfinite().all()
+    assert not torch.equal(before, model.statistics.running_mean)
