@@ -23,7 +23,7 @@ BACKBONES = {"lstm": models.LSTMBackbone, "cnn": models.CNNBackbone, "ast": mode
 # Architecture and settings by (recipe, model, time axis). "repaired" is ours, "report" the report's.
 RECIPES = {
     ("repaired", "lstm", "raw"): ({"hidden": 64, "frames_per_step": 8, "statistics": True}, Settings(20, lr=4e-3)),
-    ("repaired", "lstm", "beat"): ({"hidden": 64}, Settings(num_epochs=20, lr=4e-3)),
+    ("repaired", "lstm", "beat"): ({"hidden": 64, "statistics": True}, Settings(20, lr=4e-3)),
     ("repaired", "cnn", "raw"): (
         {"channels": (16, 32, 32, 32), "frames_per_step": 4, "bands_per_step": 2},
         Settings(num_epochs=12, batch_size=16, lr=4e-3),
