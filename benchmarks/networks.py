@@ -27,7 +27,7 @@ class PackedLSTM(nn.Module):
     def __init__(self, num_features: int, hidden: int, *, last_index: bool = False):
         super().__init__()
         self.lstm = nn.LSTM(num_features, hidden, batch_first=True, bidirectional=True)
-        self.last_index, self.num_outputs = last_index, hidden * (2 if last_index else 4)
+        self.last_index = last_index
 
     def forward(self, x, lengths):
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -49,7 +49,7 @@ class PackedLSTM(nn.Module):
 class PlainCNN(nn.Module):
     """Four layers of Conv -> BatchNorm -> ReLU -> MaxPool; mean and maximum over time, frequency kept."""
 
-    def __init__(self, channels=(4, 8, 12, 16), num_features: int = NUM_MELS):
+    def __init__(self, channels=(4, 8, 12, 16)):
         super().__init__()
         self.blocks = nn.Sequential(
             *(
@@ -59,7 +59,6 @@ class PlainCNN(nn.Module):
                 for i, o in pairwise((1, *channels))
             )
         )
-        self.num_outputs = 2 * channels[-1] * -(-num_features // 2 ** len(channels))
 
     def forward(self, x, lengths):
         maps = self.blocks(x[:, None]).transpose(1, 2).flatten(2)  # [B, T', C F']
@@ -76,7 +75,7 @@ def batch(size: int, shortest: int, longest: int, seed: int = 0):
     rng = np.random.default_rng(seed)
     lengths = torch.tensor([longest, *rng.integers(shortest, longest + 1, size - 1)])
     x = torch.from_numpy(rng.standard_normal((size, longest, NUM_MELS), dtype=np.float32))
-    return x * (torch.arange(longest) < lengths[:, None])[..., None], lengths
+    return x * models.length_mask(lengths, longest)[..., None], lengths
 
 
 def step(model: nn.Module, x, lengths) -> None:
@@ -105,20 +104,21 @@ def matmul_peak() -> float:
     return 2 * 1024**3 / best
 
 
+def share_of_peak(steps: int, hidden: int, products: int):
+    """For `Case.bound`: the share of the matmul peak at which so many steps of one-way LSTMs ran."""
+    operations = products * 2 * steps * (NUM_MELS + hidden) * 4 * hidden
+    return lambda seconds: f"{operations / seconds / matmul_peak():.0%} of the matmul peak"
+
+
 def lstm_case(name: str, work: str, size: int, shortest: int, longest: int, hidden: int, **options) -> Case:
     last_index = options.pop("last_index", False)
     x, lengths = batch(size, shortest, longest)
     ours = backbone("lstm", hidden, pooling="last_index" if last_index else "mean_max")
     plain = PackedLSTM(NUM_MELS, hidden, last_index=last_index).copy_from(ours)
     steps = size * longest * (1 if last_index else 2)  # of an LSTM; the backward direction at the last index needs one
-    operations = 3 * 2 * steps * (NUM_MELS + hidden) * 4 * hidden  # three matrix products, forward and backward
-
-    def share(seconds):
-        return f"{operations / seconds / matmul_peak():.0%} of the matmul peak"
-
     return Case(
         name, work, lambda: step(plain, x, lengths), lambda: step(ours, x, lengths),
-        clock="cpu", repeats=1, bound=share, **options,
+        clock="cpu", repeats=1, bound=share_of_peak(steps, hidden, products=3), **options,
     )  # fmt: skip
 
 
@@ -146,15 +146,10 @@ def prediction_case(kind: str, plain: nn.Module, num_clips: int) -> Case:
             outputs.append(plain(x, lengths))
         return torch.cat(outputs).detach().numpy()
 
-    operations = num_clips * 2 * 1293 * 2 * (NUM_MELS + 64) * 4 * 64  # of the LSTM: both directions, forward only
-
-    def bound(seconds):
-        return f"{operations / seconds / matmul_peak():.0%} of the matmul peak" if kind == "lstm" else ""
-
     return Case(
         f"predict_{kind}", f"{kind.upper()} prediction of {num_clips} clips of 30 s, loading included",
         loop, lambda: training.predict(ours, packed), unit="clips", amount=num_clips, repeats=2, target=5,
-        bound=bound,
+        bound=share_of_peak(num_clips * 1293 * 2, 64, products=1) if kind == "lstm" else None,
     )  # fmt: skip
 
 
