@@ -281,6 +281,18 @@ def plot_occlusion(fall, seconds, *, ax=None, title=None):
     return ax
 
 
+def plot_probabilities(edges, probabilities, classes, *, ax=None, title=None):
+    """Genre probabilities [W, C] of windows that meet at `edges` (s) [W + 1], the first class on top. Notebook 10."""
+    ax = _axes(ax, (9, 0.25 * len(classes) + 1.2))
+    image = ax.pcolormesh(edges, np.arange(len(classes) + 1) - 0.5, np.asarray(probabilities).T, vmin=0, vmax=1)
+    image.set_cmap("cividis")
+    ax.figure.colorbar(image, ax=ax, label="probability")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.yaxis.set_inverted(True)
+    ax.set(title=title, xlabel="time (s)", ylabel="genre")
+    return ax
+
+
 def plot_latent(points, labels, classes, *, ax=None, title=None, method="PCA"):
     """Clips in two dimensions [N, 2], coloured and marked by class. Notebook 10."""
     ax = _axes(ax, (5, 4))

@@ -25,6 +25,7 @@ FIGURES = {
     ),
     "truth": lambda ax=None: plots.plot_truth(RNG.random(9), RNG.random(9), ax=ax, axis="energy"),
     "latent": lambda ax=None: plots.plot_latent(RNG.random((9, 2)), np.arange(9) % 3, ["a", "b", "c"], ax=ax),
+    "probabilities": lambda ax=None: plots.plot_probabilities([0, 2, 5.0], RNG.random((2, 3)), ["a", "b", "c"], ax=ax),
     "bands": lambda ax=None: plots.plot_bands(
         [10, 20], {"x": RNG.random((3, 2))}, line=(0.9, "best"), xlabel="clips", ax=ax
     ),
