@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,6 +38,16 @@ def show(figure, alt: str) -> None:
     few = Pillow.open(drawn).convert("RGB").quantize(256, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
     few.save(small, "PNG", optimize=True)  # no colour of a scale is off by more than a few levels
     display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def save(axes, path) -> None:
+    """Write the figure of some Axes as a PNG file, in folders made for it, and close it. Notebook 10."""
+    figure, path = np.ravel(axes)[0].figure, Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".part{os.getpid()}")
+    figure.savefig(part, format="png", dpi=120)
+    os.replace(part, path)
     plt.close(figure)
 
 

@@ -6,7 +6,6 @@ log-mel spectrogram, in dB below its own maximum, so that the models meet it as 
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -132,32 +131,27 @@ def predict_files(files, root, out, *, device="cpu", **options) -> int:
     Notebook 10. A file that cannot be used is named on stderr with the reason, and the others go on. `options` are
     those of `load_models`.
     """
-    paths, out, record = [Path(file) for file in files], Path(out), provenance(root)
+    paths, record, ensemble, failed = [Path(file) for file in files], provenance(root), None, 0
     note = f"models trained on {record['name']}"
     if record["kind"] == "procedural":
         note = "models trained on procedural music: what they say of real music means nothing"
-    usable = [path for path in paths if path.is_file()]
-    for path in (path for path in paths if path not in usable):
-        print(f"labutils: error: {path}: not found; give audio files (wav, flac, ogg or mp3)", file=sys.stderr)
-    failed = len(paths) - len(usable)
-    if not usable:
-        return failed
-    out.mkdir(parents=True, exist_ok=True)
-    print(f"Models of {root}: from the cache, or trained now where it has none ...", flush=True)
-    ensemble = load_models(root, device=device, **options)
-    print(f"{ensemble.trained} models trained now; {note}", flush=True)
-    for i, path in enumerate(usable):
+    for i, path in enumerate(paths):
         try:
-            found = predict(ensemble, audio.load(path), device=device)
+            if not path.is_file():
+                raise audio.AudioError(f"{path}: not found; give an audio file (wav, flac, ogg or mp3)")
+            samples = audio.load(path)
         except audio.AudioError as error:
             print(f"labutils: error: {error}", file=sys.stderr)
             failed += 1
             continue
-        same = sum(earlier.name == path.name for earlier in usable[:i])  # from another folder
-        figure = out / f"{path.name}{f'-{same + 1}' if same else ''}.png"
-        part = figure.with_suffix(f".part{os.getpid()}")
-        draw(found, f"{path.name} ({note})")[0].figure.savefig(part, format="png", dpi=120)
-        os.replace(part, figure)
+        if ensemble is None:
+            print(f"Models of {root}: from the cache, or trained now where it has none ...", flush=True)
+            ensemble = load_models(root, device=device, **options)
+            print(f"{ensemble.trained} models trained now; {note}", flush=True)
+        found = predict(ensemble, samples, device=device)
+        same = sum(earlier.name == path.name for earlier in paths[:i])  # from another folder
+        figure = Path(out) / f"{path.name}{f'-{same + 1}' if same else ''}.png"
+        plots.save(draw(found, f"{path.name} ({note})"), figure)
         print(f"\n{path}: {found.edges[-1]:.1f} s, {len(found.edges) - 1} windows")
         print(f"{summary(found).to_string(float_format='%.2f')}\nfigure: {figure}", flush=True)
     return failed

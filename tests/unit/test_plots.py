@@ -69,6 +69,12 @@ def test_show_attaches_the_alternative_text(monkeypatch):
     assert shown == {"image/png": {"alt": "The loss falls."}} and not plt.get_fignums()
 
 
+def test_save_writes_a_whole_png_into_a_new_folder_and_closes_the_figure(tmp_path):
+    plots.save(FIGURES["loss"](), tmp_path / "new" / "loss.png")
+    assert (tmp_path / "new" / "loss.png").read_bytes().startswith(b"\x89PNG") and not plt.get_fignums()
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
 def test_the_player_is_small_and_playable_everywhere():
     html = plots.player(np.sin(np.arange(22050 * 10) / 10).astype(np.float32), "a sine").data
     assert '<audio controls src="data:audio/mpeg;base64,' in html and "a sine" in html and len(html) < 250_000
