@@ -16,6 +16,7 @@ examples:
   labutils run                                        all notebooks, on the default data
   labutils run --data ~/music --only 05,06 -p seed=1  two notebooks, on your data, with another seed
   labutils data build --audio clips/ --labels clips.csv --out ~/music
+  labutils predict song.mp3 --data ~/music            what the trained models hear in it, over time
 """
 RUN_EXAMPLES = """\
 examples:
@@ -36,6 +37,14 @@ examples:
   labutils data build --audio clips/ --labels clips.csv --out ~/music
   labutils data info ~/music
   labutils data difficulty
+"""
+PREDICT_EXAMPLES = """\
+examples:
+  labutils predict song.mp3
+  labutils predict concert/*.flac --data ~/music --out ~/predictions
+
+The models are those that the notebooks 07, 08 and 10 train on the data set; where they are not in the cache, they are
+trained now. For each file: a table, and a figure of genre probabilities and affect over time in DIR.
 """
 
 
@@ -111,6 +120,17 @@ def _run(args) -> int:
     return 0 if all(notebook.state == "ok" for notebook in notebooks) else 1
 
 
+def _predict(args) -> int:
+    import matplotlib
+
+    from .lab import choose_device, find_data
+    from .prediction import predict_files
+
+    matplotlib.use("Agg")  # figures go to files only
+    device, _ = choose_device()
+    return 1 if predict_files(args.files, find_data(args.data), args.out, device=device) else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _command(None, "labutils", "Ten notebooks on music genre and affect recognition.", EXAMPLES)
     parser.add_argument("--version", action="version", version=f"labutils {__version__}")
@@ -119,6 +139,15 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(handler=_doctor)
     _add_data(commands)
     _add_run(commands)
+    predict = _command(commands, "predict", "genre and affect over time of your own audio", PREDICT_EXAMPLES)
+    predict.add_argument("files", nargs="+", metavar="FILE", help="wav, flac, ogg or mp3")
+    predict.add_argument(
+        "--data", default="", metavar="ROOT", help="data set to learn from (default: the default data)"
+    )
+    predict.add_argument(
+        "--out", default="predictions", metavar="DIR", help="folder of figures (default: predictions/)"
+    )
+    predict.set_defaults(handler=_predict)
     return parser
 
 

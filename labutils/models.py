@@ -312,12 +312,43 @@ class MultitaskRegressor(nn.Module):
         return torch.cat([head(shared) for head in self.heads], dim=1)
 
 
+def axis_losses(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of each axis over its labelled clips: [B, A], [B, A] -> [A]. Notebook 10.
+
+    A target of NaN is a label that is not known. An axis without any label in the batch has the loss 0.
+    """
+    known = ~targets.isnan()
+    squares = (predictions - torch.where(known, targets, predictions)) ** 2
+    return squares.sum(dim=0) / known.sum(dim=0).clamp(min=1)
+
+
 class MultitaskLoss(nn.Module):
-    """Weighted sum of the axes' mean squared errors: predictions [B, A], targets [B, A] -> scalar. Notebook 10."""
+    """Weighted sum of the `axis_losses`: predictions [B, A], targets [B, A] -> scalar. Notebook 10."""
 
     def __init__(self, weights):
         super().__init__()
         self.register_buffer("weights", torch.as_tensor(weights, dtype=torch.float32))
 
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        return (self.weights * ((predictions - targets) ** 2).mean(dim=0)).sum()
+        return (self.weights * axis_losses(predictions, targets)).sum()
+
+
+class UncertaintyLoss(nn.Module):
+    """The `axis_losses` weighted by learned variances: predictions [B, A], targets [B, A] -> scalar. Notebook 10.
+
+    Kendall, Gal and Cipolla (2018), arXiv:1705.07115: each axis has a variance v, and the loss is the sum of
+    (loss / v + log v) / 2, smallest where v is the axis's loss. `log_variances` is a parameter [A]: register it with
+    the model too (`model.log_variances = loss.log_variances`), then it is trained, saved and loaded with the model.
+
+    Parameters
+    ----------
+    variances : [A], where to begin; the variance of the labels is the loss of predicting their mean.
+    """
+
+    def __init__(self, variances):
+        super().__init__()
+        self.log_variances = nn.Parameter(torch.as_tensor(variances, dtype=torch.float32).clamp(min=1e-6).log())
+
+    def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        losses = axis_losses(predictions, targets)
+        return (losses * torch.exp(-self.log_variances) + self.log_variances).sum() / 2

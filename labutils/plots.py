@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,6 +38,16 @@ def show(figure, alt: str) -> None:
     few = Pillow.open(drawn).convert("RGB").quantize(256, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
     few.save(small, "PNG", optimize=True)  # no colour of a scale is off by more than a few levels
     display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def save(axes, path) -> None:
+    """Write the figure of some Axes as a PNG file, in folders made for it, and close it. Notebook 10."""
+    figure, path = np.ravel(axes)[0].figure, Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".part{os.getpid()}")
+    figure.savefig(part, format="png", dpi=120)
+    os.replace(part, path)
     plt.close(figure)
 
 
@@ -278,6 +290,18 @@ def plot_occlusion(fall, seconds, *, ax=None, title=None):
     )
     ax.figure.colorbar(image, ax=ax, label="fall (nats)")
     ax.set(title=title, xlabel="time (s)", ylabel="mel band")
+    return ax
+
+
+def plot_probabilities(edges, probabilities, classes, *, ax=None, title=None):
+    """Genre probabilities [W, C] of windows that meet at `edges` (s) [W + 1], the first class on top. Notebook 10."""
+    ax = _axes(ax, (9, 0.25 * len(classes) + 1.2))
+    image = ax.pcolormesh(edges, np.arange(len(classes) + 1) - 0.5, np.asarray(probabilities).T, vmin=0, vmax=1)
+    image.set_cmap("cividis")
+    ax.figure.colorbar(image, ax=ax, label="probability")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.yaxis.set_inverted(True)
+    ax.set(title=title, xlabel="time (s)", ylabel="genre")
     return ax
 
 

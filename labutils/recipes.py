@@ -66,10 +66,11 @@ def genre_splits(root, *, feature="mel", time="raw", seed=0, class_mapping="auto
     return Splits(whole.subset(first), whole.subset(second), test)
 
 
-def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fraction=1.0) -> Splits:
+def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fraction=1.0, scarce=None) -> Splits:
     """Affect data: the labelled test split where there is one, else a quarter of the training split held out.
 
-    Notebook 08. `axis`: one axis or None for all; `fraction`: share of the training clips to use (notebook 09).
+    Notebook 08. `axis`: one axis or None for all; `fraction`: share of the training clips to use (notebook 09), or,
+    where `scarce` names an axis, share of them that keep their label of this axis: the others get NaN (notebook 10).
     The held-out quarter is the same for every seed, axis and feature, so that all models meet the same clips.
     """
     options = {"time": time, "feature": feature, "axis": axis}
@@ -80,8 +81,12 @@ def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fractio
         whole, test, every_axis = whole.subset(rest), whole.subset(held_out), every_axis[rest]
     first, second = stratified_split(every_axis, VAL_FRACTION, seed)
     if fraction < 1:
-        _, kept = stratified_split(every_axis[first], fraction, seed)
-        first = first[kept]
+        rest, kept = stratified_split(every_axis[first], fraction, seed)
+        if scarce:
+            whole.labels = whole.labels.copy()
+            whole.labels[first[rest], whole.axes.index(scarce)] = np.nan
+        else:
+            first = first[kept]
     return Splits(whole.subset(first), whole.subset(second), test)
 
 
@@ -102,6 +107,18 @@ def settings(kind: str, time: str, *, recipe="repaired", seed=0, num_epochs=0, *
     return dataclasses.replace(_recipe(recipe, kind, time)[1], seed=seed, **changes)
 
 
+def affect_settings(kind: str, train_set: SpectrogramDataset, *, recipe="repaired", seed=0, num_epochs=0) -> Settings:
+    """The training settings of `train_affect`. Notebook 08.
+
+    `num_epochs` 0: the recipe's own, or less where that shows a repaired model `AFFECT_CLIPS` clips.
+    """
+    how = settings(kind, train_set.time, recipe=recipe, seed=seed, num_epochs=num_epochs)
+    if recipe == "repaired" and not num_epochs:
+        enough = max(6, -(-AFFECT_CLIPS // len(train_set)))
+        how = dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
+    return how
+
+
 def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
                 class_mapping="auto", device="cpu", **changes) -> Fitted:  # fmt: skip
     """A genre classifier, trained or from the cache. Notebooks 05 and 07.
@@ -116,30 +133,32 @@ def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired"
 
 
 def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
-                 fraction=1.0, start=None, frozen=False, weights=None, device="cpu", **changes) -> Fitted:  # fmt: skip
+                 fraction=1.0, scarce=None, start=None, frozen=False, weights=None, device="cpu",
+                 **changes) -> Fitted:  # fmt: skip
     """A regressor of one axis, or of all with a head each, trained or from the cache. Notebooks 08-10.
 
     Parameters
     ----------
-    axis : axis name; None: all axes, with the `weights` [A] of their losses (default: all 1).
-    fraction : share of the training clips.   start : a genre classifier whose backbone to start from.
+    axis : axis name; None: all axes, with the `weights` [A] of their losses (default: all 1), or with "learned" ones.
+    fraction, scarce : see `affect_splits`.   start : a genre classifier whose backbone to start from.
     frozen : keep the backbone as it is and train the head only.
-    num_epochs : 0: the recipe's own, or less where that shows a repaired model `AFFECT_CLIPS` clips.
+    num_epochs : see `affect_settings`.
     """
-    splits = affect_splits(root, feature=feature, time=time, axis=axis, seed=seed, fraction=fraction)
+    splits = affect_splits(root, feature=feature, time=time, axis=axis, seed=seed, fraction=fraction, scarce=scarce)
     backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **changes)
     if start is not None:
         backbone.load_state_dict(start.backbone.state_dict())
     if frozen:
         freeze(backbone)
-    how = settings(kind, time, recipe=recipe, seed=seed, num_epochs=num_epochs)
-    if recipe == "repaired" and not num_epochs:
-        enough = max(6, -(-AFFECT_CLIPS // len(splits.train)))
-        how = dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
+    how = affect_settings(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs)
     if axis is not None:
         return fit_or_load(f"{kind}.{axis}", models.Regressor(backbone), splits.train, splits.val, how, device=device)
     model = models.MultitaskRegressor(backbone, len(splits.train.axes))
-    loss = models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
+    if weights == "learned":
+        loss = models.UncertaintyLoss(np.nanvar(splits.train.labels, axis=0))
+        model.log_variances = loss.log_variances  # one parameter: trained, saved and loaded with the model
+    else:
+        loss = models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
     return fit_or_load(f"{kind}.multitask", model, splits.train, splits.val, how, loss_function=loss, device=device)
 
 
