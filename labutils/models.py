@@ -245,7 +245,7 @@ class ASTBackbone(Backbone):
     """A small audio spectrogram transformer. Notebook 07; Gong, Chung and Glass (2021), arXiv:2104.01778.
 
     The spectrogram is cut into patches of `patch_frames` x F, each becomes one token with a sinusoidal position;
-    padding is masked out of the attention; the output is the class token's vector [B, width]. `options`: see `Backbone`.
+    padding is masked out of the attention; the output is the class token's vector. `options`: see `Backbone`.
     """
 
     def __init__(self, num_features, width=64, *, depth=2, num_heads=4, patch_frames=4, dropout=0.1, **options):
