@@ -84,7 +84,7 @@ def read_labels(path) -> pd.DataFrame:
         raise DataError(f"{path}: {found}; the first line must be a header 'Id<TAB>Genre' or 'Id,<axis>,...'")
     table = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     table.columns = [column.strip() for column in table.columns]
-    table.index = pd.Index([clip_id(name) for name in table.pop(table.columns[0])], name="Id", dtype=object)
+    table.index = pd.Index(map(clip_id, table.pop(table.columns[0]).tolist()), name="Id", dtype=object)
     if table.empty:
         raise DataError(f"{path}: has a header but no labels; add one line per clip")
     if list(table.columns) != ["Genre"]:
@@ -94,10 +94,10 @@ def read_labels(path) -> pd.DataFrame:
                 row = int(np.flatnonzero(numbers.isna())[0])
                 raise DataError(f"{path}, line {row + 2}: {axis} is {table[axis].iloc[row]!r}, not a number")
             table[axis] = numbers.astype(np.float32)
-    twice = table.index[table.index.duplicated()]
-    table = table[~table.reset_index().duplicated().to_numpy()]
-    if table.index.duplicated().any():
-        raise DataError(f"{path}: id {twice[0]} has two different labels; keep one")
+    if len(twice := table.index[table.index.duplicated()]):
+        table = table[~table.reset_index().duplicated().to_numpy()]
+        if table.index.duplicated().any():
+            raise DataError(f"{path}: id {twice[0]} has two different labels; keep one")
     return table
 
 
@@ -147,7 +147,8 @@ class SpectrogramDataset(Dataset):
         _warn(self.problems, "labels and files that do not match")
         if task == "genre":
             parts = [part for part in ("train", "test") if (folder / f"{part}_labels.txt").exists()]
-            mapping = _mapping(class_mapping, {genre for part in parts for genre in read(part)["Genre"]}, folder)
+            known = {genre for part in parts for genre in read(part)["Genre"].unique()}
+            mapping = _mapping(class_mapping, known, folder)
             table = table.assign(Genre=table["Genre"].map(mapping)).dropna()
             self.genres = mapping
         rows = pd.Index(self.store.ids).get_indexer(table.index)  # -1: no array
@@ -157,7 +158,8 @@ class SpectrogramDataset(Dataset):
             raise DataError(f"{folder}/{split}: no clip has both an array and a label; check the ids in the label file")
         self.ids = list(table.index)
         if task == "genre":
-            self.classes = sorted({mapping[genre] for genre in read("train")["Genre"]} - {None} | set(table["Genre"]))
+            trained = {mapping[genre] for genre in read("train")["Genre"].unique()}
+            self.classes = sorted(trained - {None} | set(table["Genre"].unique()))
             self.labels = pd.Categorical(table["Genre"], self.classes).codes.astype(np.int64)
         else:
             self.classes, self.labels = [], table[self.axes].to_numpy(np.float32)
