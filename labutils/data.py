@@ -7,6 +7,7 @@ A data set is a folder with up to four folders in it, `fma_genre_spectrograms`, 
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from .audio import NUM_FEATURES, NUM_MELS
@@ -179,7 +181,21 @@ class SpectrogramDataset(Dataset):
 
     def __getitems__(self, indices):
         """A list of items without copying: what DataLoader hands to `pad_collate`."""
-        return [(self.frames(i), self.labels[i]) for i in indices]
+        frames = self.frames if self.kept is None else self.kept.__getitem__
+        return [(frames(i), self.labels[i]) for i in indices]
+
+    kept = None  # after `keep_on`: the clips as tensors [T, F] on a device
+
+    def keep_on(self, device) -> SpectrogramDataset:
+        """The same clips as one tensor on `device`, where batches are then put together: no more reading, no transfer.
+
+        For a GPU, if it has twice the memory free that they take; if it has not, the clips stay in their file.
+        """
+        part, size = copy.copy(self), 4 * self.num_features * int(self.lengths.sum())
+        if torch.device(device).type != "cuda" or 2 * size < torch.cuda.mem_get_info(device)[0]:
+            whole = np.concatenate([self.frames(i) for i in range(len(self))])
+            part.kept = torch.from_numpy(whole).to(device).split(self.lengths.tolist())
+        return part
 
     @property
     def lengths(self) -> np.ndarray:
@@ -194,10 +210,10 @@ class SpectrogramDataset(Dataset):
 
     def subset(self, indices) -> SpectrogramDataset:
         """The clips `indices` (int [M]) as a data set of its own that shares the packed file."""
-        part = object.__new__(type(self))
-        part.__dict__.update(self.__dict__)
+        part = copy.copy(self)
         part.rows, part.labels = self.rows[indices], self.labels[indices]
         part.ids = [self.ids[i] for i in indices]
+        part.kept = self.kept and [self.kept[i] for i in indices]
         return part
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
@@ -226,10 +242,12 @@ class Batch(NamedTuple):
 def pad_collate(items) -> Batch:
     """Make a `Batch` of items `(frames [T, F], label)`; a `collate_fn` for DataLoader. Notebook 04."""
     lengths = [len(frames) for frames, _ in items]
+    y = torch.as_tensor(np.stack([np.asarray(label) for _, label in items]))
+    if isinstance(items[0][0], torch.Tensor):  # also on a GPU
+        return Batch(pad_sequence([frames for frames, _ in items], batch_first=True), torch.tensor(lengths), y)
     x = np.empty((len(items), max(lengths), items[0][0].shape[1]), np.float32)
     for row, (frames, _) in zip(x, items):
         row[: len(frames)], row[len(frames) :] = frames, 0
-    y = torch.as_tensor(np.stack([np.asarray(label) for _, label in items]))
     return Batch(torch.from_numpy(x), torch.tensor(lengths), y)
 
 
