@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +43,14 @@ def write_notebook(folder: Path, name: str, *cells: str, needs=(), metric="lstm.
     notebook.metadata = {"labutils": {"needs": list(needs)}, "title": name}
     folder.mkdir(exist_ok=True)
     nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+def test_no_start_compiles_the_grammar_of_web_addresses(tmp_path):
+    command = "from labutils.__main__ import main; main(['run', '--notebooks', 'nowhere'])"
+    for code, own in ((batch.START, "papermill.cli"), (command, "labutils.parameters")):
+        call = [sys.executable, "-X", "importtime", "-c", code, "--version"]
+        imported = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path).stderr
+        assert own in imported and "nbformat" in imported and "lark" not in imported
 
 
 @pytest.fixture
