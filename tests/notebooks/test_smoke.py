@@ -78,5 +78,6 @@ def test_the_index_links_executed_notebooks_that_keep_their_alternative_texts(ru
         (run.out / link).exists() for link in links
     )
     assert "nothing about real music" in index
+    assert re.search(r'<img src="results.png" alt="[A-Z][^"]{20,}"', index) and (run.out / "results.png").exists()
     page = (run.out / "html" / "01_mel_spectrograms.html").read_text(encoding="utf-8")
     assert re.search(r'<img[^>]+alt="[A-Z][^"]{20,}"', page)
