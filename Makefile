@@ -56,6 +56,7 @@ SESSIONS ?= tested librosa_0_10 lowest
 matrix:
 	$(PYTHON) -m venv $(VENV)-nox
 	$(VENV)-nox/bin/pip install -q "nox[uv]"
+	@mkdir -p runs
 	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd: -) \
 	    $(VENV)-nox/bin/nox -s $(SESSIONS) --report runs/matrix.json
 
