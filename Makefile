@@ -47,6 +47,7 @@ test: $(STAMP)
 
 notebooks: $(STAMP)
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks
+	cp runs/notebooks/results.png docs/results.png
 
 bench: $(STAMP)
 	$(PY) benchmarks/run.py
