@@ -28,7 +28,7 @@ examples:
 A parameter file holds lines NAME: VALUE, for every notebook that has the parameter. A key that is a notebook's name
 or number, such as 05, holds a section for that notebook only.
 
-OUT holds afterwards: notebooks/ (executed), html/, records/, results.csv, and index.html to begin with.
+OUT holds afterwards: notebooks/ (executed), html/, records/, results.csv, results.png, and index.html to begin with.
 """
 DATA_EXAMPLES = """\
 examples:

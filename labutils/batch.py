@@ -39,7 +39,7 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
     Parameters
     ----------
     data : folder of the data set; empty: found as `lab.find_data` does.   out : folder for all that is made.
-    notebooks : their folder; None: `notebooks/` here, else of the checkout.   only : numbers or names, "05,06".
+    notebooks : their folder; None: here, of the checkout, or installed.   only : numbers or names, "05,06".
     params : yaml file of parameters.   pairs : "NAME=VALUE" strings, stronger than the file.
     jobs : notebooks at a time; None: one per core.   time_limit : seconds for one notebook.
     in_place : write the outputs into the source notebooks as well; they run with the parameters they have.
@@ -113,7 +113,9 @@ def _join_streams(outputs: list) -> list:
 
 
 def _default_folder() -> Path:
-    return Path("notebooks") if Path("notebooks").is_dir() else CHECKOUT / "notebooks"
+    """`notebooks/` here, else of the checkout, else what was installed with the package."""
+    places = (Path("notebooks"), CHECKOUT / "notebooks", Path(__file__).parent / "notebooks")
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def _num_cores() -> int:
