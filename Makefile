@@ -24,12 +24,13 @@ STAMP := $(VENV)/.labs
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help labs test notebooks bench clean
+.PHONY: help labs test notebooks bundle-check bench clean
 
 help:
 	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
 	@echo "make test        style, unit tests and notebook tests"
 	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
+	@echo "make bundle-check  run single-file notebooks as on Kaggle: their own environment, no network (minutes)"
 	@echo "make bench       what it costs, against plain baselines"
 	@echo "make clean       remove all that was made: .venv, runs, generated data, caches"
 
@@ -46,6 +47,9 @@ test: $(STAMP)
 
 notebooks: $(STAMP)
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks
+
+bundle-check: $(STAMP)
+	$(PY) tests/isolation/closed.py
 
 bench: $(STAMP)
 	$(PY) benchmarks/run.py

@@ -32,25 +32,17 @@ LINK = re.compile(r"(?<!!)\[([^\[\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")  # to a fil
 SILENT = re.compile(r"(print|display|plots\.show|lab\.record)\(")  # calls that leave nothing to display
 DATASET = "geoparslp/patreco3-multitask-affective-music"  # the lab's, on Kaggle
 NO_USER = "INSERT-KAGGLE-USER-NAME"
-# Fields of kernel-metadata.json (github.com/Kaggle/kaggle-api, docs/kernels_metadata.md): what fits, and in words.
-SWITCH, SLUG = ("true|false", '"true" or "false", explicitly'), r"[\w-]+"
-FIELDS = {
-    "id": (f"(?!{NO_USER}){SLUG}/[a-z0-9-]+", "user-name/title-in-lower-case-with-dashes"),
-    "title": (".{5,50}", "5 to 50 characters"),
-    "code_file": (r"[^/\\]+\.(ipynb|py|r|rmd)", "the name of the file beside it"),
-    "language": ("python|r|rmarkdown", "python, r or rmarkdown"),
-    "kernel_type": ("script|notebook", "script or notebook"),
-    "is_private": SWITCH,
-    "enable_gpu": SWITCH,
-    "enable_internet": SWITCH,
+FIELDS = {  # of kernel-metadata.json, as github.com/Kaggle/kaggle-api documents them in docs/kernels_metadata.md
+    "id": r"[\w-]+/[a-z0-9-]+",
+    "title": ".{5,50}",
+    "code_file": r"[^/\\]+\.(ipynb|py|r|rmd)",  # beside it
+    "language": "python|r|rmarkdown",
+    "kernel_type": "script|notebook",
+    **dict.fromkeys(("is_private", "enable_gpu", "enable_internet"), "true|false"),  # optional there, explicit here
+    **dict.fromkeys(("dataset_sources", "kernel_sources"), r"[\w-]+/[\w-]+"),  # lists of such items
+    "competition_sources": r"[\w-]+",
+    "model_sources": r"[\w-]+(/[\w-]+){4}",
 }
-SOURCES = {  # lists
-    "dataset_sources": f"{SLUG}/{SLUG}",
-    "competition_sources": SLUG,
-    "kernel_sources": f"{SLUG}/{SLUG}",
-    "model_sources": f"{SLUG}(/{SLUG}){{4}}",
-}
-OPTIONAL = {"id_no", "machine_shape", "competition_sources", "kernel_sources", "model_sources"}
 
 
 def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=False) -> list[Path]:
@@ -62,29 +54,31 @@ def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=
     out : folder; None: `published/<target>`.   user : Kaggle user name.   gpu : ask for a GPU.
     """
     out, written = Path(out or PUBLISHED / target), []
+    user = user or os.environ.get("KAGGLE_USERNAME", NO_USER)
+    template = (PACKAGE / "assets" / "bootstrap.py").read_text(encoding="utf-8").strip()
     for notebook in notebooks:
         content = nbformat.read(notebook.path, as_version=4)
-        template = (PACKAGE / "assets" / "bootstrap.py").read_text(encoding="utf-8").strip()
+        package = pack(carried(_code(content)))
         for cell in content.cells:
             if cell.cell_type == "markdown":
                 cell.source = relink(cell.source)
-                continue
-            cell.outputs, cell.execution_count = [], None
+            else:
+                cell.outputs, cell.execution_count = [], None
             if _is(cell, "bootstrap"):
-                cell.source = template.replace('PACKAGE = ""', f'PACKAGE = "{pack(carried(_code(content)))}"')
+                cell.source = template.replace('PACKAGE = ""', f'PACKAGE = "{package}"')
                 cell.metadata.update(HIDDEN[target])
         set_badges(content, notebook.name)
-        origin = {"made_from": f"notebooks/{notebook.path.name}", "version": labutils.__version__}
-        content.metadata["labutils"] = {**content.metadata.get("labutils", {}), **origin}
+        content.metadata.setdefault("labutils", {})["made_from"] = f"notebooks/{notebook.path.name}"
+        content.metadata["labutils"]["version"] = labutils.__version__
         if target == "colab" and gpu:
             content.metadata["accelerator"] = "GPU"
         folder = out / notebook.name if target == "kaggle" else out
         folder.mkdir(parents=True, exist_ok=True)
-        save(folder / notebook.path.name, nbformat.writes(content) + "\n")
-        if target == "kaggle":
-            metadata = kernel_metadata(notebook.path.name, user or os.environ.get("KAGGLE_USERNAME", NO_USER), gpu)
-            save(folder / "kernel-metadata.json", json.dumps(metadata, indent=1) + "\n")
         written.append(folder / notebook.path.name)
+        save(written[-1], nbformat.writes(content) + "\n")
+        if target == "kaggle":
+            metadata = kernel_metadata(notebook.path.name, user, gpu)
+            save(folder / "kernel-metadata.json", json.dumps(metadata, indent=1) + "\n")
     return written
 
 
@@ -162,15 +156,16 @@ def check_kernel(folder) -> list[str]:
         found = dict(json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         return [f"kernel-metadata.json: is missing or no JSON object ({error})"]
-    problems = [f"{name}: is no field of the format" for name in found if name not in {*FIELDS, *SOURCES, *OPTIONAL}]
-    for name, (pattern, words) in FIELDS.items():
-        value = found.get(name, "")
-        if not re.fullmatch(pattern, str(value).lower() if isinstance(value, bool) else str(value)):
-            problems.append(f"{name}: {value!r} should be {words}")
-    for name, pattern in SOURCES.items():
-        value = found.get(name, [] if name in OPTIONAL else None)
-        if not isinstance(value, list) or not all(re.fullmatch(pattern, str(item)) for item in value):
-            problems.append(f"{name}: {value!r} should be a list of what fits {pattern}")
+    known = {*FIELDS, "id_no", "machine_shape"}
+    problems = [f"{name}: is no field of the format" for name in found if name not in known]
+    for name, pattern in FIELDS.items():
+        value = found.get(name, [] if name.endswith("_sources") else "")
+        items = value if isinstance(value, list) else [str(value).lower() if isinstance(value, bool) else value]
+        fit = all(isinstance(item, str) and re.fullmatch(pattern, item) for item in items)
+        if not fit or isinstance(value, list) != name.endswith("_sources"):
+            problems.append(f"{name}: {value!r} should be {'a list of ' * name.endswith('_sources')}{pattern}")
+    if NO_USER in str(found.get("id")):
+        problems.append(f"id: write your Kaggle user name in place of {NO_USER}, or give it as --user")
     if str(found.get("id")).split("/")[-1] != _slug(str(found.get("title"))):
         problems.append(f"id: must end with the title in lower case with dashes, {_slug(str(found.get('title')))}")
     files = sorted(path.name for path in folder.iterdir())
@@ -213,13 +208,11 @@ def as_script(content, name: str) -> str:
 
 
 def _comment(prose: str) -> str:
+    wrap = textwrap.TextWrapper(116, break_long_words=False, break_on_hyphens=False)
     lines = []
     for line in prose.split("\n"):
-        indent = "  " if re.match(r"- |\d+\. ", line) else ""
-        whole = [line] if line.startswith("|") else textwrap.wrap(
-            line, 116, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )  # fmt: skip
-        lines += whole or [""]
+        wrap.subsequent_indent = "  " if re.match(r"- |\d+\. ", line) else ""
+        lines += wrap.wrap(line) or [""]
     return "\n".join(f"# {line}".rstrip() for line in lines)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import base64
+import json
 import re
 import subprocess
 import sys
@@ -24,14 +24,12 @@ def begin(file: str, namespace: dict) -> None:
 
     matplotlib.use("Agg")
     IPython.display.display = display  # what `plots.show` calls
-    defaults = {
-        name: value for name, value in namespace.items() if isinstance(value, bool | int | float | str | list)
-    }  # fmt: skip
+    plain = {name: value for name, value in namespace.items() if isinstance(value, bool | int | float | str | list)}
+    defaults = {name: value for name, value in plain.items() if not name.startswith("_")}
     for pair in sys.argv[1:]:
         name, equals, text = pair.partition("=")
-        if not equals or name not in defaults or name.startswith("_"):
-            valid = ", ".join(name for name in defaults if not name.startswith("_"))
-            sys.exit(f"{Path(file).name}: {pair}: write parameters as NAME=VALUE; there are {valid}")
+        if not equals or name not in defaults:
+            sys.exit(f"{Path(file).name}: {pair}: write parameters as NAME=VALUE; there are {', '.join(defaults)}")
         namespace[name] = _read(pair, text, defaults[name])
     namespace["output_dir"] = namespace["output_dir"] or str(Path(file).resolve().parent / "output")
     _output.update(stem=Path(file).stem, folder=Path(namespace["output_dir"]) / "figures", numbers=count(1))
@@ -39,17 +37,15 @@ def begin(file: str, namespace: dict) -> None:
 
 
 def _read(pair: str, text: str, default):
-    """The value, as the type of the default."""
-    if isinstance(default, str):
-        return text
+    """The value, of the type of the default; what is not text is written as in JSON."""
     try:
-        value = ast.literal_eval(text.capitalize() if isinstance(default, bool) else text)
-    except (ValueError, SyntaxError):
+        value = text if isinstance(default, str) else json.loads(text)
+    except ValueError:
         value = None
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default):
-        sys.exit(f"{pair}: should be a value like {default!r}")
+        sys.exit(f"{pair}: should be a value like {json.dumps(default)}")
     return value
 
 
@@ -89,22 +85,19 @@ def main(file: str) -> int:
     parser.add_argument("--only", default="", metavar="05,06", help="these scripts, by number or name")
     parser.add_argument("pairs", nargs="*", metavar="NAME=VALUE", help="parameters, for each script that has them")
     args = parser.parse_args()
-    words = [word for word in args.only.split(",") if word]
-    chosen = [name for name in scripts if not words or {name, name.split("_")[0]} & set(words)]
-    if unknown := [word for word in words if not any(word in (name, name.split("_")[0]) for name in scripts)]:
-        parser.error(f"--only {unknown[0]}: no such script; there are {', '.join(scripts)}")
-    heads = {name: scripts[name].read_text(encoding="utf-8").partition("\nscript.begin(")[0] for name in chosen}
+    words = set(filter(None, args.only.split(",")))
+    chosen = [name for name in scripts if not words or words & {name, name.split("_")[0]}]
+    if lost := words - {word for name in chosen for word in (name, name.split("_")[0])}:
+        parser.error(f"--only {min(lost)}: no such script; there are {', '.join(scripts)}")
     options = {"data_root": args.data, "output_dir": args.out}
     pairs, failed = [*args.pairs, *(f"{name}={value}" for name, value in options.items() if value)], []
-
-    def owned(name, pair):
-        return re.search(rf"^{re.escape(pair.partition('=')[0])} = ", heads[name], re.M)
-
-    if lost := [pair for pair in pairs if not any(owned(name, pair) for name in chosen)]:
-        parser.error(f"{lost[0]}: no script has this parameter; write NAME=VALUE")
+    heads = {name: scripts[name].read_text(encoding="utf-8").partition("\nscript.begin(")[0] for name in chosen}
+    owned = {name: [pair for pair in pairs if f"\n{pair.partition('=')[0]} = " in heads[name]] for name in chosen}
+    if lost := set(pairs) - {pair for mine in owned.values() for pair in mine}:
+        parser.error(f"{min(lost)}: no script has this parameter; write NAME=VALUE")
     for name in chosen:
         print(f"\n=== {name}", flush=True)
-        command = [sys.executable, str(scripts[name]), *(pair for pair in pairs if owned(name, pair))]
-        failed += [name] if subprocess.run(command).returncode else []
+        done = subprocess.run([sys.executable, str(scripts[name]), *owned[name]])
+        failed += [name] if done.returncode else []
     print(f"\nfailed: {', '.join(failed)}" if failed else f"\nall {len(chosen)} scripts ran")
     return 1 if failed else 0

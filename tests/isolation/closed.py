@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import nbformat
-from jupyter_client import AsyncKernelManager
+from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
@@ -35,8 +35,8 @@ for entry in /*; do
     if [ -L "$entry" ]; then cp -P "$entry" "$1"; elif [ -d "$entry" ]; then
         mkdir "$1$entry"; mount --rbind "$entry" "$1$entry"; fi
 done
-mkdir -p "$1/kaggle/input/music-lab"
-[ -z "$2" ] || mount --bind -o ro "$2" "$1/kaggle/input/music-lab"
+mkdir -p "$1/kaggle/input/music-lab/data"
+[ -z "$2" ] || mount --bind -o ro "$2" "$1/kaggle/input/music-lab/data"
 root=$1; cd_to=$3; shift 3
 exec chroot "$root" env -C "$cd_to" "$@"
 """
@@ -81,26 +81,34 @@ def run(bundle: Path, folder: Path, *, data=None, parameters=None, python=sys.ex
     """
     notebook = nbformat.read(bundle, as_version=4)
     lines = [f"{name} = {value!r}" for name, value in (parameters or {}).items()]
-    if data and not mount:  # see data.find_root
-        lines += ["import pathlib, labutils.data", f"labutils.data.KAGGLE_INPUT = pathlib.Path({str(data.parent)!r})"]
+    if data and not mount:
+        mounted = str(data.parents[1])
+        lines += ["import pathlib, labutils.data", f"labutils.data.KAGGLE_INPUT = pathlib.Path({mounted!r})"]
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     notebook.cells.insert(place + 1, new_code_cell("\n".join(lines)))
     with tempfile.TemporaryDirectory(prefix="closed-") as name:
         place = Path(name)
-        variables = [f"{key}={value}" for key, value in environment(folder, data or "").items()]
-        command = ["env", "-i", *variables, python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        variables = environment(folder, data or "")
+        if mount:  # the system closes it
+            variables.pop("PYTHONPATH")
+        command = ["env", "-i", *(f"{key}={value}" for key, value in variables.items())]
+        command += [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         if mount:
             (place / "root").mkdir()
-            arguments = [str(place / "root"), str(data.parent if data else ""), str(folder)]
+            arguments = [str(place / "root"), str(data or ""), str(folder)]
             command = ["unshare", "-rmn", "sh", "-c", MOUNT, "sh", *arguments, *command]
         (place / "specs" / "closed").mkdir(parents=True)
         spec = {"argv": command, "display_name": "closed", "language": "python"}
         (place / "specs" / "closed" / "kernel.json").write_text(json.dumps(spec))
-        manager = AsyncKernelManager(
+        manager = KernelManager(
             kernel_name="closed", transport="ipc", ip=str(place / "k"), connection_file=str(place / "kernel.json"),
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(place / "specs")]),
         )  # fmt: skip
-        NotebookClient(notebook, km=manager, timeout=timeout, resources={"metadata": {"path": str(folder)}}).execute()
+        client = NotebookClient(notebook, km=manager, timeout=timeout, resources={"metadata": {"path": str(folder)}})
+        try:
+            client.execute()
+        finally:
+            manager.shutdown_kernel(now=True)
     return notebook
 
 

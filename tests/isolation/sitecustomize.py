@@ -12,11 +12,17 @@ _foreign = set(_rules["foreign"])
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-class _Door:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if path is None and name.partition(".")[0] in _foreign:
-            raise ModuleNotFoundError(f"No module named {name!r}: it is not among what is preinstalled", name=name)
+class _Blind:
+    """A finder of modules that does not see the foreign ones."""
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if path is None and name in _foreign else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
 
 
 def _watch(event, arguments):
@@ -30,5 +36,5 @@ def _watch(event, arguments):
                 raise PermissionError(f"read-only: {event} {path}")
 
 
-sys.meta_path.insert(0, _Door)
+sys.meta_path[:] = map(_Blind, sys.meta_path)
 sys.addaudithook(_watch)

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
-from labutils import build, parameters, publish
+from labutils import parameters, publish
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "isolation"))
@@ -19,8 +20,17 @@ import closed  # noqa: E402 (after its folder is on the path)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A tiny data set as Kaggle mounts the lab's: arrays in `data/`, no audio, no provenance."""
-    root = build.make_demo(tmp_path_factory.mktemp("input") / "music-lab" / "data", size="tiny", seconds=4.0)
+    """A tiny data set as Kaggle mounts the lab's: arrays in `data/`, no audio, no provenance.
+
+    It is made by the package that a bundle carries, in the closed place.
+    """
+    root, place = tmp_path_factory.mktemp("input") / "music-lab" / "data", tmp_path_factory.mktemp("maker")
+    (bundle,) = publish.bundle(smoke("01"), "plain", place)
+    lines = [nbformat.read(bundle, as_version=4).cells[1].source, "from labutils import build"]
+    lines += [f"build.make_demo({str(root)!r}, size='tiny', seconds=4.0, jobs=2)", "print(build.__file__)"]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=place, env=closed.environment(place), capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].startswith(str(place / ".cache")), done.stderr
     for name in ("dataset.json", "clips.csv", "recipe.json"):
         (root / name).unlink()
     return root
@@ -41,7 +51,7 @@ def test_a_bundle_runs_in_an_empty_folder_with_what_is_preinstalled(name, data, 
     folder = tmp_path / "working"
     folder.mkdir()
     before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
-    done = closed.run(bundle, folder, data=data.parent, parameters=notebook.parameters)
+    done = closed.run(bundle, folder, data=data, parameters=notebook.parameters)
     assert f"(arrays) in {data}" in closed.printed(done), "the attached data set is found"
     record = json.loads((folder / "runs" / "records" / f"{notebook.name}.json").read_text())
     assert record["metrics"] and record["parameters"]["num_resamples"] == 100

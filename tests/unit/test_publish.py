@@ -200,7 +200,7 @@ def test_what_is_written_for_kaggle_fits_the_format(tmp_path, capsys):
 def test_a_missing_user_name_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
     assert main(["publish", "bundle", "--target", "kaggle", "--only", "01", "--out", str(tmp_path)]) == 0
-    assert "id: 'INSERT-KAGGLE-USER-NAME/" in capsys.readouterr().out
+    assert "id: write your Kaggle user name in place of INSERT-" in capsys.readouterr().out
     monkeypatch.setenv("KAGGLE_USERNAME", "some-one")
     assert main(["publish", "bundle", "--target", "kaggle", "--only", "01", "--out", str(tmp_path)]) == 0
     assert publish.check_kernel(tmp_path / "01_mel_spectrograms") == []
@@ -209,17 +209,17 @@ def test_a_missing_user_name_is_named(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"id": "music-lab-05-lstm"}, "id: 'music-lab-05-lstm' should be user-name/"),
+        ({"id": "music-lab-05-lstm"}, "id: 'music-lab-05-lstm' should be "),
         ({"id": "u/another"}, "id: must end with the title"),
-        ({"title": "Lab", "id": "u/lab"}, "title: 'Lab' should be 5 to 50"),
+        ({"title": "Lab", "id": "u/lab"}, "title: 'Lab' should be .{5,50}"),
         ({"code_file": "06.ipynb"}, "the folder holds 05_lstm.ipynb"),
         ({"code_file": "../05_lstm.ipynb"}, "code_file: "),
-        ({"language": "Python"}, "language: 'Python' should be python, r"),
+        ({"language": "Python"}, "language: 'Python' should be python|r"),
         ({"kernel_type": "ipynb"}, "kernel_type: "),
         ({"enable_internet": None}, "enable_internet: "),
         ({"enable_gpu": "yes"}, "enable_gpu: 'yes' should be"),
         ({"dataset_sources": "geoparslp/music"}, "dataset_sources: "),
-        ({"dataset_sources": ["music"]}, "dataset_sources: ['music']"),
+        ({"dataset_sources": ["music"]}, "dataset_sources: ['music'] should be a list of"),
         ({"competition_sources": ["a/b"]}, "competition_sources: "),
         ({"enable_intenet": "false"}, "enable_intenet: is no field"),
     ],
@@ -253,7 +253,7 @@ def test_a_script_reads_like_the_notebook(tmp_path):
     assert "# **Question.** See notebook 06, data." in text and "# Notebook 06; [web](https://x.org)." in text
     assert "x = seed + 1\ndisplay(pd.DataFrame(\n    {'a': [x]}\n))  # shown" in text
     assert "\nprint(x)\n" in text and "display(print" not in text
-    assert max(map(len, text.splitlines())) <= 120 and "\n#   many words" in text
+    assert max(map(len, text.splitlines())) <= 120 and "\n#   " in text
 
 
 def test_scripts_compile_and_carry_every_module_they_import(tmp_path):
