@@ -24,12 +24,13 @@ STAMP := $(VENV)/.labs
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help labs test notebooks bench matrix clean
+.PHONY: help labs test notebooks bundle-check bench matrix clean
 
 help:
 	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
 	@echo "make test        style, unit tests and notebook tests"
 	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
+	@echo "make bundle-check  run single-file notebooks as on Kaggle: their own environment, no network (minutes)"
 	@echo "make bench       what it costs, against plain baselines"
 	@echo "make matrix      the tests on Python 3.11 to 3.13, librosa 0.10 to 1.0 and the lowest versions allowed (gigabytes)"
 	@echo "make clean       remove all that was made: .venv, runs, generated data, caches"
@@ -48,6 +49,9 @@ test: $(STAMP)
 notebooks: $(STAMP)
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks
 	cp runs/notebooks/results.png docs/results.png
+
+bundle-check: $(STAMP)
+	$(PY) tests/isolation/closed.py
 
 bench: $(STAMP)
 	$(PY) benchmarks/run.py

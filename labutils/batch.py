@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from . import parameters, results
 from .parameters import Notebook, UsageError
+from .publish import set_badges
 
 TIME_LIMIT = 1800  # seconds per notebook
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -52,7 +53,7 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
     ------
     UsageError : unknown notebook or parameter, wrong type.   DataError : no usable data set.
     """
-    every = parameters.load_notebooks(Path(notebooks) if notebooks else _default_folder())
+    every = parameters.load_notebooks(default_folder(notebooks))
     chosen = parameters.select(every, only)
     if in_place and (params or pairs):
         raise UsageError("--in-place runs notebooks with the parameters they have; leave --params and -p out")
@@ -89,10 +90,11 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
 
 
 def install_outputs(notebooks: list[Notebook], out: Path) -> None:
-    """Copy outputs and execution counts into the source notebooks; their text and metadata stay as they are."""
+    """Copy outputs and execution counts into the source notebooks; of their text only the badges may change."""
     for notebook in notebooks:
         if notebook.state == "ok":
             source = nbformat.read(notebook.path, as_version=4)
+            set_badges(source, notebook.name)
             executed = nbformat.read(out / "notebooks" / notebook.path.name, as_version=4)
             for cell, done in zip(source.cells, executed.cells, strict=True):
                 if cell.cell_type == "code":
@@ -112,10 +114,10 @@ def _join_streams(outputs: list) -> list:
     return joined
 
 
-def _default_folder() -> Path:
-    """`notebooks/` here, else of the checkout, else what was installed with the package."""
+def default_folder(named=None) -> Path:
+    """The folder of the notebooks: as named, else `notebooks/` here, else of the checkout, else of the package."""
     places = (Path("notebooks"), CHECKOUT / "notebooks", Path(__file__).parent / "notebooks")
-    return next((place for place in places if place.is_dir()), places[0])
+    return Path(named) if named else next((place for place in places if place.is_dir()), places[0])
 
 
 def _num_cores() -> int:
