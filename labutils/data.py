@@ -195,8 +195,17 @@ class SpectrogramDataset(Dataset):
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__)
         part.rows, part.labels = self.rows[indices], self.labels[indices]
-        part.ids = [self.ids[i] for i in indices]
+        part.ids = list(np.array(self.ids, dtype=object)[indices])
         return part
+
+    def joined(self, other: SpectrogramDataset) -> SpectrogramDataset:
+        """These clips and then those of another part of the same data set."""
+        both = self.subset(slice(None))
+        both.rows, both.labels = (
+            np.concatenate(pair) for pair in ((self.rows, other.rows), (self.labels, other.labels))
+        )
+        both.ids = self.ids + other.ids
+        return both
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation over all frames of all clips, float32 [F] each, in one pass."""
@@ -231,6 +240,14 @@ def pad_collate(items) -> Batch:
     return Batch(torch.from_numpy(x), torch.tensor(lengths), y)
 
 
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """Groups whose mix a split keeps, int [N]: the classes, or the quintiles of the mean over the axes."""
+    if labels.dtype.kind != "f":
+        return labels
+    values = labels.reshape(len(labels), -1).mean(axis=1)
+    return np.argsort(np.argsort(values)) * 5 // max(len(values), 1)
+
+
 def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Shuffle and split clips into two parts with the same mix of labels.
 
@@ -246,10 +263,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     first, second : sorted int arrays; disjoint, together all N. A class of two clips or more is in both parts.
     """
     rng = np.random.default_rng(seed)
-    if labels.dtype.kind == "f":
-        values = labels.reshape(len(labels), -1).mean(axis=1)
-        labels = np.argsort(np.argsort(values)) * 5 // max(len(values), 1)
-    second = []
+    labels, second = _strata(labels), []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         share = round(fraction * len(members))
@@ -258,6 +272,20 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     if len(second) == 0:
         raise DataError(f"{len(labels)} clips are too few to hold {fraction:.0%} of them out; add clips")
     return np.setdiff1d(np.arange(len(labels)), second), second
+
+
+def deal(labels: np.ndarray, num_folds: int, seed: int = 0) -> np.ndarray:
+    """The fold of each clip, int [N] in [0, num_folds): equal parts with the same mix of labels.
+
+    Notebook 07. `labels` as for `stratified_split`. Each group is shuffled and dealt out like cards, on from where
+    the last group ended, so that folds differ by one clip at most.
+    """
+    rng = np.random.default_rng(seed)
+    labels, order = _strata(labels), rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    fold_of = np.empty(len(labels), dtype=int)
+    fold_of[order] = np.arange(len(labels)) % num_folds
+    return fold_of
 
 
 def pick_clips(dataset: SpectrogramDataset, genres: list[str], seed: int = 0) -> list[int]:
