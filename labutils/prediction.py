@@ -32,7 +32,8 @@ class Ensemble(NamedTuple):
 class Prediction(NamedTuple):
     """What an ensemble says of one recording. Notebook 10."""
 
-    edges: np.ndarray  # [W + 1] seconds: window w speaks for edges[w] to edges[w + 1]
+    times: np.ndarray  # [W] middle of each window, in seconds
+    seconds: float  # of the recording
     genre: np.ndarray  # [S, W, C] probabilities
     classes: list[str]
     affect: np.ndarray  # [M, W, A] values, about 0 to 1
@@ -88,9 +89,8 @@ def predict(ensemble: Ensemble, samples: np.ndarray, *, hop: float = 0.25, devic
     affect = [
         np.column_stack([_outputs(model, windows, device).numpy() for model in group]) for group in ensemble.affect
     ]
-    middles = (starts + min(size, len(samples)) / 2) / audio.SAMPLE_RATE
-    edges = np.concatenate([[0], (middles[1:] + middles[:-1]) / 2, [len(samples) / audio.SAMPLE_RATE]])
-    return Prediction(edges, np.array(genre), ensemble.classes, np.array(affect), ensemble.axes)
+    times, seconds = (starts + min(size, len(samples)) / 2) / audio.SAMPLE_RATE, len(samples) / audio.SAMPLE_RATE
+    return Prediction(times, seconds, np.array(genre), ensemble.classes, np.array(affect), ensemble.axes)
 
 
 def summary(found: Prediction) -> pd.DataFrame:
@@ -109,18 +109,19 @@ def summary(found: Prediction) -> pd.DataFrame:
 
 def draw(found: Prediction, title: str = ""):
     """Genre probabilities over time, and affect over time with the spread of the models: Axes [1 or 2]. Notebook 10."""
-    middles = (found.edges[1:] + found.edges[:-1]) / 2
-    times = np.concatenate([found.edges[:1], middles, found.edges[-1:]])  # the first and last value reach to the ends
     axes = plots.panels(bool(found.axes) + bool(found.classes), size=(9, 3.2), share=False)
     if found.classes:
         order = [found.classes.index(name) for kind, name in summary(found).index if kind == "genre"]
+        edges = [0, *(found.times[1:] + found.times[:-1]) / 2, found.seconds]
         names = [found.classes[i] for i in order]
-        plots.plot_probabilities(found.edges, found.genre.mean(axis=0)[:, order], names, ax=axes[0])
+        plots.plot_probabilities(edges, found.genre.mean(axis=0)[:, order], names, ax=axes[0])
     if found.axes:
-        curves = {axis: found.affect[:, :, a] for a, axis in enumerate(found.axes)}
-        curves = {axis: values[:, [0, *range(values.shape[1]), -1]] for axis, values in curves.items()}
-        plots.plot_bands(times, curves, ax=axes[-1], xlabel="time (s)", ylabel="affect (0 to 1)")
-        axes[-1].set(title="mean and spread of the models", xlim=times[[0, -1]])
+        one = len(found.times) == 1  # a single window is drawn as a level over the whole recording
+        values, times = np.repeat(found.affect, 1 + one, axis=1), [0, found.seconds] if one else found.times
+        curves = {axis: values[:, :, a] for a, axis in enumerate(found.axes)}
+        ax = plots.plot_bands(times, curves, ax=axes[-1], xlabel="time (s)", ylabel="affect (0 to 1)")
+        ax.set(title="mean of the models, and from the lowest to the highest", xlim=(0, found.seconds))
+        ax.set_ylim(min(0, values.min()), max(1, values.max()))
     axes[0].figure.suptitle(title)
     return axes
 
@@ -152,7 +153,7 @@ def predict_files(files, root, out, *, device="cpu", **options) -> int:
         same = sum(earlier.name == path.name for earlier in paths[:i])  # from another folder
         figure = Path(out) / f"{path.name}{f'-{same + 1}' if same else ''}.png"
         plots.save(draw(found, f"{path.name} ({note})"), figure)
-        print(f"\n{path}: {found.edges[-1]:.1f} s, {len(found.edges) - 1} windows")
+        print(f"\n{path}: {found.seconds:.1f} s, {len(found.times)} window{'s' * (len(found.times) > 1)}")
         print(f"{summary(found).to_string(float_format='%.2f')}\nfigure: {figure}", flush=True)
     return failed
 

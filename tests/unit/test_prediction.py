@@ -31,10 +31,10 @@ def test_the_models_are_those_of_the_cache_and_windows_are_as_long_as_training_c
 
 def test_probabilities_sum_to_1_and_windows_cover_the_recording(ensemble):
     found = prediction.predict(ensemble, noise(3.0))
-    count = len(found.edges) - 1
+    count, half = len(found.times), (ensemble.num_frames - 1) * audio.HOP_LENGTH / RATE / 2
     assert found.genre.shape == (2, count, 3) and found.affect.shape == (4, count, 2) and count > 4
     assert np.allclose(found.genre.sum(axis=2), 1, atol=1e-5) and np.isfinite(found.affect).all()
-    assert found.edges[0] == 0 and found.edges[-1] == pytest.approx(3) and (np.diff(found.edges) > 0).all()
+    assert found.times[[0, -1]] == pytest.approx([half, 3 - half], abs=1e-3) and (np.diff(found.times) > 0).all()
     table = prediction.summary(found)
     assert table.loc["genre", "mean"].sum() == pytest.approx(1, abs=1e-5) and len(table.loc["affect"]) == 2
     assert (table["lowest model"] <= table["mean"]).all() and (table["mean"] <= table["highest model"]).all()
@@ -44,8 +44,9 @@ def test_probabilities_sum_to_1_and_windows_cover_the_recording(ensemble):
 @pytest.mark.parametrize("seconds", [0.2, 0.5])
 def test_a_recording_shorter_than_a_window_is_one_window(ensemble, seconds):
     found = prediction.predict(ensemble, noise(seconds))
-    assert found.genre.shape == (2, 1, 3) and found.edges == pytest.approx([0, seconds], abs=1e-3)
-    assert len(prediction.draw(found)) == 2
+    assert found.genre.shape == (2, 1, 3) and found.times == pytest.approx([seconds / 2], abs=1e-3)
+    above, below = prediction.draw(found)
+    assert above.get_xlim() == below.get_xlim() == pytest.approx((0, seconds), abs=1e-3)
 
 
 def test_a_window_is_read_as_a_training_clip_is(ensemble):
