@@ -10,6 +10,7 @@ from labutils import models, training
 from labutils.data import SpectrogramDataset
 
 LENGTHS = {"unequal": [9, 31, 17, 30], "one frame": [1, 12, 1], "a single clip": [23], "equal": [20, 20, 20]}
+LENGTHS["more than one group"] = [1 + 7 * i % 23 for i in range(2 * models.GROUP + 3)]
 
 
 def clips(lengths):
