@@ -137,13 +137,16 @@ def settings(kind: str, time: str, *, recipe="repaired", seed=0, num_epochs=0, *
 def settings_for(kind: str, train_set: SpectrogramDataset, *, recipe="repaired", num_epochs=0, **changes) -> Settings:
     """The settings of a recipe for this many clips: what `train_genre` and `train_affect` use. Notebook 08.
 
-    `num_epochs` 0: the recipe's own, or less where that shows a repaired model `ENOUGH_CLIPS` clips.
+    `num_epochs` 0: the recipe's own, for affect twice as many with "best"; less where a "repaired" model then sees
+    `ENOUGH_CLIPS` clips.
     """
     how = settings(kind, train_set.time, recipe=recipe, num_epochs=num_epochs, **changes)
-    if recipe == "repaired" and not num_epochs:
-        enough = max(MIN_EPOCHS, -(-ENOUGH_CLIPS[train_set.task] // len(train_set)))
-        how = dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
-    return how
+    if num_epochs or "num_epochs" in changes or recipe == "report":
+        return how
+    if recipe == "best":
+        return dataclasses.replace(how, num_epochs=how.num_epochs * (2 if train_set.task == "affect" else 1))
+    enough = max(MIN_EPOCHS, -(-ENOUGH_CLIPS[train_set.task] // len(train_set)))
+    return dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
 
 
 def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,

@@ -155,6 +155,8 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
     torch.manual_seed(settings.seed)
     fit_normalisation(model, train_set)
     model.to(device)
+    if torch.device(device).type == "cuda":
+        train_set, val_set = train_set.keep_on(device), val_set.keep_on(device)
     loss_function = (loss_function or default_loss(train_set)).to(device)
     batches = loader(train_set, settings.batch_size, shuffle=True, seed=settings.seed)
     optimizer = make_optimizer(model, settings)
