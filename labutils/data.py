@@ -7,6 +7,7 @@ A data set is a folder with up to four folders in it, `fma_genre_spectrograms`, 
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from .audio import NUM_FEATURES, NUM_MELS
@@ -84,7 +86,7 @@ def read_labels(path) -> pd.DataFrame:
         raise DataError(f"{path}: {found}; the first line must be a header 'Id<TAB>Genre' or 'Id,<axis>,...'")
     table = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     table.columns = [column.strip() for column in table.columns]
-    table.index = pd.Index([clip_id(name) for name in table.pop(table.columns[0])], name="Id", dtype=object)
+    table.index = pd.Index(map(clip_id, table.pop(table.columns[0]).tolist()), name="Id", dtype=object)
     if table.empty:
         raise DataError(f"{path}: has a header but no labels; add one line per clip")
     if list(table.columns) != ["Genre"]:
@@ -94,10 +96,10 @@ def read_labels(path) -> pd.DataFrame:
                 row = int(np.flatnonzero(numbers.isna())[0])
                 raise DataError(f"{path}, line {row + 2}: {axis} is {table[axis].iloc[row]!r}, not a number")
             table[axis] = numbers.astype(np.float32)
-    twice = table.index[table.index.duplicated()]
-    table = table[~table.reset_index().duplicated().to_numpy()]
-    if table.index.duplicated().any():
-        raise DataError(f"{path}: id {twice[0]} has two different labels; keep one")
+    if len(twice := table.index[table.index.duplicated()]):
+        table = table[~table.reset_index().duplicated().to_numpy()]
+        if table.index.duplicated().any():
+            raise DataError(f"{path}: id {twice[0]} has two different labels; keep one")
     return table
 
 
@@ -147,7 +149,8 @@ class SpectrogramDataset(Dataset):
         _warn(self.problems, "labels and files that do not match")
         if task == "genre":
             parts = [part for part in ("train", "test") if (folder / f"{part}_labels.txt").exists()]
-            mapping = _mapping(class_mapping, {genre for part in parts for genre in read(part)["Genre"]}, folder)
+            known = {genre for part in parts for genre in read(part)["Genre"].unique()}
+            mapping = _mapping(class_mapping, known, folder)
             table = table.assign(Genre=table["Genre"].map(mapping)).dropna()
             self.genres = mapping
         rows = pd.Index(self.store.ids).get_indexer(table.index)  # -1: no array
@@ -157,7 +160,8 @@ class SpectrogramDataset(Dataset):
             raise DataError(f"{folder}/{split}: no clip has both an array and a label; check the ids in the label file")
         self.ids = list(table.index)
         if task == "genre":
-            self.classes = sorted({mapping[genre] for genre in read("train")["Genre"]} - {None} | set(table["Genre"]))
+            trained = {mapping[genre] for genre in read("train")["Genre"].unique()}
+            self.classes = sorted(trained - {None} | set(table["Genre"].unique()))
             self.labels = pd.Categorical(table["Genre"], self.classes).codes.astype(np.int64)
         else:
             self.classes, self.labels = [], table[self.axes].to_numpy(np.float32)
@@ -177,7 +181,21 @@ class SpectrogramDataset(Dataset):
 
     def __getitems__(self, indices):
         """A list of items without copying: what DataLoader hands to `pad_collate`."""
-        return [(self.frames(i), self.labels[i]) for i in indices]
+        frames = self.frames if self.kept is None else self.kept.__getitem__
+        return [(frames(i), self.labels[i]) for i in indices]
+
+    kept = None  # after `keep_on`: the clips as tensors [T, F] on a device
+
+    def keep_on(self, device) -> SpectrogramDataset:
+        """The same clips as one tensor on `device`, where batches are then put together: no more reading, no transfer.
+
+        For a GPU, if it has twice the memory free that they take; if it has not, the clips stay in their file.
+        """
+        part, size = copy.copy(self), 4 * self.num_features * int(self.lengths.sum())
+        if torch.device(device).type != "cuda" or 2 * size < torch.cuda.mem_get_info(device)[0]:
+            whole = np.concatenate([self.frames(i) for i in range(len(self))])
+            part.kept = torch.from_numpy(whole).to(device).split(self.lengths.tolist())
+        return part
 
     @property
     def lengths(self) -> np.ndarray:
@@ -192,19 +210,17 @@ class SpectrogramDataset(Dataset):
 
     def subset(self, indices) -> SpectrogramDataset:
         """The clips `indices` (int [M]) as a data set of its own that shares the packed file."""
-        part = object.__new__(type(self))
-        part.__dict__.update(self.__dict__)
+        part = copy.copy(self)
         part.rows, part.labels = self.rows[indices], self.labels[indices]
-        part.ids = list(np.array(self.ids, dtype=object)[indices])
+        part.ids = [self.ids[i] for i in indices]
+        part.kept = self.kept and [self.kept[i] for i in indices]
         return part
 
     def joined(self, other: SpectrogramDataset) -> SpectrogramDataset:
         """These clips and then those of another part of the same data set."""
-        both = self.subset(slice(None))
-        both.rows, both.labels = (
-            np.concatenate(pair) for pair in ((self.rows, other.rows), (self.labels, other.labels))
-        )
-        both.ids = self.ids + other.ids
+        both = copy.copy(self)
+        both.rows, both.labels = np.append(self.rows, other.rows), np.append(self.labels, other.labels, axis=0)
+        both.ids, both.kept = self.ids + other.ids, self.kept and other.kept and self.kept + other.kept
         return both
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
@@ -233,10 +249,12 @@ class Batch(NamedTuple):
 def pad_collate(items) -> Batch:
     """Make a `Batch` of items `(frames [T, F], label)`; a `collate_fn` for DataLoader. Notebook 04."""
     lengths = [len(frames) for frames, _ in items]
+    y = torch.as_tensor(np.stack([np.asarray(label) for _, label in items]))
+    if isinstance(items[0][0], torch.Tensor):  # also on a GPU
+        return Batch(pad_sequence([frames for frames, _ in items], batch_first=True), torch.tensor(lengths), y)
     x = np.empty((len(items), max(lengths), items[0][0].shape[1]), np.float32)
     for row, (frames, _) in zip(x, items):
         row[: len(frames)], row[len(frames) :] = frames, 0
-    y = torch.as_tensor(np.stack([np.asarray(label) for _, label in items]))
     return Batch(torch.from_numpy(x), torch.tensor(lengths), y)
 
 

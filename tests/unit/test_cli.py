@@ -21,7 +21,7 @@ def test_import_is_light():
     assert run("-c", code).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["run"], ["predict"]])
+@pytest.mark.parametrize("command", [[], ["data"], ["run"], ["predict"], ["publish"]])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([*command, "--help"])
