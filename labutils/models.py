@@ -344,18 +344,26 @@ class UncertaintyLoss(nn.Module):
     """The `axis_losses` weighted by learned variances: predictions [B, A], targets [B, A] -> scalar. Notebook 10.
 
     Kendall, Gal and Cipolla (2018), arXiv:1705.07115: each axis has a variance v, and the loss is the sum of
-    (loss / v + log v) / 2, smallest where v is the axis's loss. `log_variances` is a parameter [A]: register it with
-    the model too (`model.log_variances = loss.log_variances`), then it is trained, saved and loaded with the model.
+    (loss / v + log v) / 2, smallest where v is the axis's loss. Make it a part of the model too
+    (`model.uncertainty = loss`): then the variances are trained, saved and loaded with the model.
 
     Parameters
     ----------
     variances : [A], where to begin; the variance of the labels is the loss of predicting their mean.
     """
 
+    SPEED = 10  # the parameter is log v / SPEED: a step of Adam moves log v by SPEED times the learning rate
+
     def __init__(self, variances):
         super().__init__()
-        self.log_variances = nn.Parameter(torch.as_tensor(variances, dtype=torch.float32).clamp(min=1e-6).log())
+        logs = torch.as_tensor(variances, dtype=torch.float32).clamp(min=1e-6).log()
+        self.log_variances = nn.Parameter(logs / self.SPEED)
+
+    @property
+    def variances(self) -> Tensor:
+        """The learned variances [A]."""
+        return (self.SPEED * self.log_variances).exp()
 
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
         losses = axis_losses(predictions, targets)
-        return (losses * torch.exp(-self.log_variances) + self.log_variances).sum() / 2
+        return (losses / self.variances + self.variances.log()).sum() / 2

@@ -195,7 +195,7 @@ def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recip
         if weights != "learned":
             return model, models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
         loss = models.UncertaintyLoss(np.nanvar(splits.train.labels, axis=0))
-        model.log_variances = loss.log_variances  # one parameter: trained, saved and loaded with the model
+        model.uncertainty = loss  # a part of the model: trained, saved and loaded with it
         return model, loss
 
     return _train(f"{kind}.{axis or 'multitask'}", make_model, splits, how, device)
