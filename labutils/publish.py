@@ -18,7 +18,7 @@ import nbformat
 
 import labutils
 
-from .parameters import Notebook
+from .parameters import Notebook, UsageError
 from .results import save
 
 PACKAGE = Path(__file__).parent
@@ -58,6 +58,8 @@ def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=
     template = (PACKAGE / "assets" / "bootstrap.py").read_text(encoding="utf-8").strip()
     for notebook in notebooks:
         content = nbformat.read(notebook.path, as_version=4)
+        if not any(_is(cell, "bootstrap") for cell in content.cells):
+            raise UsageError(f"{notebook.path}: no cell is tagged bootstrap; tag the one that imports labutils")
         package = pack(carried(_code(content)))
         for cell in content.cells:
             if cell.cell_type == "markdown":

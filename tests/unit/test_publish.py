@@ -87,6 +87,13 @@ def test_a_bundle_carries_the_package_whole_and_nothing_else(tmp_path):
     assert done.stdout.strip() == str(tmp_path / "alone" / "labutils" / "lab.py"), done.stderr
 
 
+def test_a_notebook_that_has_no_place_for_the_package_is_refused(tmp_path, capsys):
+    (tmp_path / "nb").mkdir()
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# 01")]), tmp_path / "nb" / "01_bare.ipynb")
+    assert main(["publish", "bundle", "--notebooks", str(tmp_path / "nb"), "--out", str(tmp_path / "out")]) == 2
+    assert "01_bare.ipynb: no cell is tagged bootstrap" in capsys.readouterr().err
+
+
 def test_bundles_are_the_same_bytes_each_time(tmp_path):
     one, two = (publish.bundle(EVERY[:2], "plain", tmp_path / name) for name in ("one", "two"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
