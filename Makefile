@@ -24,13 +24,15 @@ STAMP := $(VENV)/.labs
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help labs test notebooks bench clean
+.PHONY: help labs test notebooks bundle-check bench matrix clean
 
 help:
 	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
 	@echo "make test        style, unit tests and notebook tests"
 	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
+	@echo "make bundle-check  run single-file notebooks as on Kaggle: their own environment, no network (minutes)"
 	@echo "make bench       what it costs, against plain baselines"
+	@echo "make matrix      the tests on Python 3.11 to 3.13, librosa 0.10 to 1.0 and the lowest versions allowed (gigabytes)"
 	@echo "make clean       remove all that was made: .venv, runs, generated data, caches"
 
 labs: $(STAMP)
@@ -46,12 +48,25 @@ test: $(STAMP)
 
 notebooks: $(STAMP)
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks
+	cp runs/notebooks/results.png docs/results.png
+
+bundle-check: $(STAMP)
+	$(PY) tests/isolation/closed.py
 
 bench: $(STAMP)
 	$(PY) benchmarks/run.py
 
+# nox finds Python 3.11 to 3.13 on the PATH; pyenv shows all that it has when told so. `make matrix SESSIONS=lowest`
+SESSIONS ?= tested librosa_0_10 lowest
+matrix:
+	$(PYTHON) -m venv $(VENV)-nox
+	$(VENV)-nox/bin/pip install -q "nox[uv]"
+	@mkdir -p runs
+	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd: -) \
+	    $(VENV)-nox/bin/nox -s $(SESSIONS) --report runs/matrix.json
+
 clean:
-	rm -rf $(VENV) .labs-* runs build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-nox .nox .labs-* runs build *.egg-info .pytest_cache .ruff_cache
 	rm -rf data/demo data/demo-tiny data/stores data/models data/bench
 	find labutils tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 

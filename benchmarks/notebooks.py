@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 from harness import Case
+
+from labutils.batch import PAPERMILL
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 HEAVY = ("librosa", "sklearn")
@@ -36,7 +37,7 @@ def _start(path: Path) -> tuple[float, str]:
     with tempfile.TemporaryDirectory() as folder:
         short, executed = Path(folder) / "short.ipynb", Path(folder) / "executed.ipynb"
         nbformat.write(content, short)
-        command = [sys.executable, "-m", "papermill", str(short), str(executed), "--kernel", "python3"]
+        command = [*PAPERMILL, str(short), str(executed), "--kernel", "python3"]
         start = time.perf_counter()
         subprocess.run([*command, "--no-progress-bar", "--cwd", str(NOTEBOOKS)], check=True, capture_output=True)
         seconds = time.perf_counter() - start

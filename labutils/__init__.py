@@ -4,3 +4,4 @@ Importing `labutils` is light: librosa, torch and the rest load with the module 
 """
 
 __version__ = "1.0.0"
+REPOSITORY = ""  # address on the web, as https://github.com/OWNER/NAME: badges and links of published copies lead there

@@ -16,6 +16,7 @@ examples:
   labutils run                                        all notebooks, on the default data
   labutils run --data ~/music --only 05,06 -p seed=1  two notebooks, on your data, with another seed
   labutils data build --audio clips/ --labels clips.csv --out ~/music
+  labutils predict song.mp3 --data ~/music            what the trained models hear in it, over time
 """
 RUN_EXAMPLES = """\
 examples:
@@ -27,7 +28,7 @@ examples:
 A parameter file holds lines NAME: VALUE, for every notebook that has the parameter. A key that is a notebook's name
 or number, such as 05, holds a section for that notebook only.
 
-OUT holds afterwards: notebooks/ (executed), html/, records/, results.csv, and index.html to begin with.
+OUT holds afterwards: notebooks/ (executed), html/, records/, results.csv, results.png, and index.html to begin with.
 """
 DATA_EXAMPLES = """\
 examples:
@@ -37,12 +38,28 @@ examples:
   labutils data info ~/music
   labutils data difficulty
 """
+PREDICT_EXAMPLES = """\
+examples:
+  labutils predict song.mp3
+  labutils predict concert/*.flac --data ~/music --out ~/predictions
+
+The models are those that the notebooks 07, 08 and 10 train on the data set; where they are not in the cache, they are
+trained now. For each file: a table, and a figure of genre probabilities and affect over time in DIR.
+"""
+
+PUBLISH_EXAMPLES = """\
+examples:
+  labutils publish bundle --only 05
+  labutils publish bundle --target kaggle --user NAME
+  labutils publish scripts --out ~/lab
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command with these arguments (None: those of the process); returns the exit code."""
     args = _parser().parse_args(argv)
     warnings.showwarning = _show_warning
+    sys.modules.setdefault("rfc3987_syntax", None)  # starts 1.5 s sooner where notebooks are read: see batch.START
     try:
         if argv is None:  # a process of its own: stop tidily also when a scheduler says so
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -111,6 +128,42 @@ def _run(args) -> int:
     return 0 if all(notebook.state == "ok" for notebook in notebooks) else 1
 
 
+def _predict(args) -> int:
+    import matplotlib
+
+    from .lab import choose_device, find_data
+    from .prediction import predict_files
+
+    matplotlib.use("Agg")  # figures go to files only
+    device, _ = choose_device()
+    return 1 if predict_files(args.files, find_data(args.data), args.out, device=device) else 0
+
+
+def _publish_bundle(args) -> int:
+    from .publish import bundle, check_kernel
+
+    written = bundle(_chosen(args), args.target, args.out, user=args.user, gpu=args.gpu)
+    for path in written:
+        print(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
+        for problem in check_kernel(path.parent) if args.target == "kaggle" else []:
+            print(f"  kernel-metadata.json: {problem}")
+    return 0
+
+
+def _publish_scripts(args) -> int:
+    from .publish import scripts
+
+    print(f"Run them all: python {scripts(_chosen(args), args.out)[-1]}")
+    return 0
+
+
+def _chosen(args) -> list:
+    from .batch import default_folder
+    from .parameters import load_notebooks, select
+
+    return select(load_notebooks(default_folder(args.notebooks)), args.only)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _command(None, "labutils", "Ten notebooks on music genre and affect recognition.", EXAMPLES)
     parser.add_argument("--version", action="version", version=f"labutils {__version__}")
@@ -119,6 +172,16 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(handler=_doctor)
     _add_data(commands)
     _add_run(commands)
+    predict = _command(commands, "predict", "genre and affect over time of your own audio", PREDICT_EXAMPLES)
+    predict.add_argument("files", nargs="+", metavar="FILE", help="wav, flac, ogg or mp3")
+    predict.add_argument(
+        "--data", default="", metavar="ROOT", help="data set to learn from (default: the default data)"
+    )
+    predict.add_argument(
+        "--out", default="predictions", metavar="DIR", help="folder of figures (default: predictions/)"
+    )
+    predict.set_defaults(handler=_predict)
+    _add_publish(commands)
     return parser
 
 
@@ -172,6 +235,26 @@ def _add_run(commands) -> None:
     run.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: notebooks/)")
     run.add_argument("--in-place", action="store_true", help="write the outputs into the source notebooks too")
     run.set_defaults(handler=_run)
+
+
+def _add_publish(commands) -> None:
+    publish = _command(commands, "publish", "write copies of the notebooks for other hands", PUBLISH_EXAMPLES)
+    kinds = publish.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    bundle = _command(kinds, "bundle", "notebooks that carry the package: one file each, to upload as it is")
+    bundle.add_argument("--target", choices=("plain", "colab", "kaggle"), default="plain",
+                        help="kaggle: a folder each, for `kaggle kernels push` (default: plain)")  # fmt: skip
+    bundle.add_argument("--user", default="", metavar="NAME", help="Kaggle user name (default: $KAGGLE_USERNAME)")
+    bundle.add_argument("--gpu", action="store_true", help="ask Kaggle or Colab for a GPU (default: none is needed)")
+    bundle.set_defaults(handler=_publish_bundle)
+
+    scripts = _command(kinds, "scripts", "plain scripts, and a main.py that runs them all")
+    scripts.set_defaults(handler=_publish_scripts)
+
+    for kind, folder in ((bundle, "published/TARGET"), (scripts, "published/scripts")):
+        kind.add_argument("--only", default="", metavar="05,06", help="these notebooks, by number or name")
+        kind.add_argument("--out", metavar="DIR", help=f"folder for what is made (default: {folder})")
+        kind.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: notebooks/)")
 
 
 def _count(text: str) -> int:

@@ -22,10 +22,15 @@ from tqdm import tqdm
 
 from . import parameters, results
 from .parameters import Notebook, UsageError
+from .publish import set_badges
 
 TIME_LIMIT = 1800  # seconds per notebook
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 CHECKOUT = Path(__file__).resolve().parents[1]
+# Without rfc3987_syntax, which comes with JupyterLab: its grammar of web addresses would be compiled at every start, in
+# three times the time that papermill needs for itself.
+START = "import runpy, sys; sys.modules['rfc3987_syntax'] = None; runpy.run_module('papermill', run_name='__main__')"
+PAPERMILL = [sys.executable, "-c", START]
 
 
 def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jobs=None, time_limit=TIME_LIMIT,
@@ -35,7 +40,7 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
     Parameters
     ----------
     data : folder of the data set; empty: found as `lab.find_data` does.   out : folder for all that is made.
-    notebooks : their folder; None: `notebooks/` here, else of the checkout.   only : numbers or names, "05,06".
+    notebooks : their folder; None: here, of the checkout, or installed.   only : numbers or names, "05,06".
     params : yaml file of parameters.   pairs : "NAME=VALUE" strings, stronger than the file.
     jobs : notebooks at a time; None: one per core.   time_limit : seconds for one notebook.
     in_place : write the outputs into the source notebooks as well; they run with the parameters they have.
@@ -48,7 +53,7 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
     ------
     UsageError : unknown notebook or parameter, wrong type.   DataError : no usable data set.
     """
-    every = parameters.load_notebooks(Path(notebooks) if notebooks else _default_folder())
+    every = parameters.load_notebooks(default_folder(notebooks))
     chosen = parameters.select(every, only)
     if in_place and (params or pairs):
         raise UsageError("--in-place runs notebooks with the parameters they have; leave --params and -p out")
@@ -85,10 +90,11 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
 
 
 def install_outputs(notebooks: list[Notebook], out: Path) -> None:
-    """Copy outputs and execution counts into the source notebooks; their text and metadata stay as they are."""
+    """Copy outputs and execution counts into the source notebooks; of their text only the badges may change."""
     for notebook in notebooks:
         if notebook.state == "ok":
             source = nbformat.read(notebook.path, as_version=4)
+            set_badges(source, notebook.name)
             executed = nbformat.read(out / "notebooks" / notebook.path.name, as_version=4)
             for cell, done in zip(source.cells, executed.cells, strict=True):
                 if cell.cell_type == "code":
@@ -108,8 +114,10 @@ def _join_streams(outputs: list) -> list:
     return joined
 
 
-def _default_folder() -> Path:
-    return Path("notebooks") if Path("notebooks").is_dir() else CHECKOUT / "notebooks"
+def default_folder(named=None) -> Path:
+    """The folder of the notebooks: as named, else `notebooks/` here, else of the checkout, else of the package."""
+    places = (Path("notebooks"), CHECKOUT / "notebooks", Path(__file__).parent / "notebooks")
+    return Path(named) if named else next((place for place in places if place.is_dir()), places[0])
 
 
 def _num_cores() -> int:
@@ -166,7 +174,7 @@ class _Run:
     def __init__(self, notebook: Notebook, out: Path, environment: dict, time_limit: float):
         self.notebook, self.time_limit, self.started = notebook, time_limit, time.monotonic()
         self.executed, self.log = out / "notebooks" / notebook.path.name, out / "logs" / f"{notebook.name}.log"
-        command = [sys.executable, "-m", "papermill", str(notebook.path), str(self.executed)]
+        command = [*PAPERMILL, str(notebook.path), str(self.executed)]
         command += ["--kernel", "python3", "--language", "python", "--cwd", str(notebook.path.parent)]
         command += ["--progress-bar", "--log-level", "ERROR"]
         params = out / "params" / f"{notebook.name}.yaml"

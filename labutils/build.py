@@ -47,18 +47,20 @@ def make_demo(out=None, *, size="default", seed: int = 0, seconds: float = 10.0,
     root : the data set's folder.
     """
     recipe = {"kind": "procedural", "size": size, "seed": seed, "seconds": seconds, "code": _code()}
-    if not out:
-        out = home() / ("demo" if size == "default" else f"demo-{size}")
-        if (out / "recipe.json").exists() and json.loads((out / "recipe.json").read_text()) != {"layout": 1, **recipe}:
-            print(f"{out} was made with another recipe; making it anew", flush=True)
-            shutil.rmtree(out)
-    out = Path(out)
+    place = Path(out or home() / ("demo" if size == "default" else f"demo-{size}"))
+    if (place / "recipe.json").exists():
+        same = json.loads((place / "recipe.json").read_text()) == {"layout": 1, **recipe}
+        if same and (place / "dataset.json").exists():
+            return place
+        if not same and not out:
+            print(f"{place} was made with another recipe; making it anew", flush=True)
+            shutil.rmtree(place)
     table = demo.plan(size=size, seed=seed)
     name = "demo" if size == "default" else f"demo-{size}"
     record = {"name": name, "best_attainable_rho": demo.best_attainable_rho()}
     clips = [functools.partial(demo.render, row, seconds=seconds) for row in table.to_dict("records")]
     columns = ["file", "genre", "split", *demo.AXES]
-    return _write(table[columns], clips, out, recipe, record, jobs, hidden_splits=("test",))
+    return _write(table[columns], clips, place, recipe, record, jobs, hidden_splits=("test",))
 
 
 def from_audio(audio_folder, labels, out, *, jobs: int | None = None) -> Path:

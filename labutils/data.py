@@ -7,6 +7,7 @@ A data set is a folder with up to four folders in it, `fma_genre_spectrograms`, 
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from .audio import NUM_FEATURES, NUM_MELS
@@ -84,7 +86,7 @@ def read_labels(path) -> pd.DataFrame:
         raise DataError(f"{path}: {found}; the first line must be a header 'Id<TAB>Genre' or 'Id,<axis>,...'")
     table = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     table.columns = [column.strip() for column in table.columns]
-    table.index = pd.Index([clip_id(name) for name in table.pop(table.columns[0])], name="Id", dtype=object)
+    table.index = pd.Index(map(clip_id, table.pop(table.columns[0]).tolist()), name="Id", dtype=object)
     if table.empty:
         raise DataError(f"{path}: has a header but no labels; add one line per clip")
     if list(table.columns) != ["Genre"]:
@@ -94,10 +96,10 @@ def read_labels(path) -> pd.DataFrame:
                 row = int(np.flatnonzero(numbers.isna())[0])
                 raise DataError(f"{path}, line {row + 2}: {axis} is {table[axis].iloc[row]!r}, not a number")
             table[axis] = numbers.astype(np.float32)
-    twice = table.index[table.index.duplicated()]
-    table = table[~table.reset_index().duplicated().to_numpy()]
-    if table.index.duplicated().any():
-        raise DataError(f"{path}: id {twice[0]} has two different labels; keep one")
+    if len(twice := table.index[table.index.duplicated()]):
+        table = table[~table.reset_index().duplicated().to_numpy()]
+        if table.index.duplicated().any():
+            raise DataError(f"{path}: id {twice[0]} has two different labels; keep one")
     return table
 
 
@@ -147,7 +149,8 @@ class SpectrogramDataset(Dataset):
         _warn(self.problems, "labels and files that do not match")
         if task == "genre":
             parts = [part for part in ("train", "test") if (folder / f"{part}_labels.txt").exists()]
-            mapping = _mapping(class_mapping, {genre for part in parts for genre in read(part)["Genre"]}, folder)
+            known = {genre for part in parts for genre in read(part)["Genre"].unique()}
+            mapping = _mapping(class_mapping, known, folder)
             table = table.assign(Genre=table["Genre"].map(mapping)).dropna()
             self.genres = mapping
         rows = pd.Index(self.store.ids).get_indexer(table.index)  # -1: no array
@@ -157,7 +160,8 @@ class SpectrogramDataset(Dataset):
             raise DataError(f"{folder}/{split}: no clip has both an array and a label; check the ids in the label file")
         self.ids = list(table.index)
         if task == "genre":
-            self.classes = sorted({mapping[genre] for genre in read("train")["Genre"]} - {None} | set(table["Genre"]))
+            trained = {mapping[genre] for genre in read("train")["Genre"].unique()}
+            self.classes = sorted(trained - {None} | set(table["Genre"].unique()))
             self.labels = pd.Categorical(table["Genre"], self.classes).codes.astype(np.int64)
         else:
             self.classes, self.labels = [], table[self.axes].to_numpy(np.float32)
@@ -177,7 +181,21 @@ class SpectrogramDataset(Dataset):
 
     def __getitems__(self, indices):
         """A list of items without copying: what DataLoader hands to `pad_collate`."""
-        return [(self.frames(i), self.labels[i]) for i in indices]
+        frames = self.frames if self.kept is None else self.kept.__getitem__
+        return [(frames(i), self.labels[i]) for i in indices]
+
+    kept = None  # after `keep_on`: the clips as tensors [T, F] on a device
+
+    def keep_on(self, device) -> SpectrogramDataset:
+        """The same clips as one tensor on `device`, where batches are then put together: no more reading, no transfer.
+
+        For a GPU, if it has twice the memory free that they take; if it has not, the clips stay in their file.
+        """
+        part, size = copy.copy(self), 4 * self.num_features * int(self.lengths.sum())
+        if torch.device(device).type != "cuda" or 2 * size < torch.cuda.mem_get_info(device)[0]:
+            whole = np.concatenate([self.frames(i) for i in range(len(self))])
+            part.kept = torch.from_numpy(whole).to(device).split(self.lengths.tolist())
+        return part
 
     @property
     def lengths(self) -> np.ndarray:
@@ -192,11 +210,18 @@ class SpectrogramDataset(Dataset):
 
     def subset(self, indices) -> SpectrogramDataset:
         """The clips `indices` (int [M]) as a data set of its own that shares the packed file."""
-        part = object.__new__(type(self))
-        part.__dict__.update(self.__dict__)
+        part = copy.copy(self)
         part.rows, part.labels = self.rows[indices], self.labels[indices]
         part.ids = [self.ids[i] for i in indices]
+        part.kept = self.kept and [self.kept[i] for i in indices]
         return part
+
+    def joined(self, other: SpectrogramDataset) -> SpectrogramDataset:
+        """These clips and then those of another part of the same data set."""
+        both = copy.copy(self)
+        both.rows, both.labels = np.append(self.rows, other.rows), np.append(self.labels, other.labels, axis=0)
+        both.ids, both.kept = self.ids + other.ids, self.kept and other.kept and self.kept + other.kept
+        return both
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation over all frames of all clips, float32 [F] each, in one pass."""
@@ -224,11 +249,21 @@ class Batch(NamedTuple):
 def pad_collate(items) -> Batch:
     """Make a `Batch` of items `(frames [T, F], label)`; a `collate_fn` for DataLoader. Notebook 04."""
     lengths = [len(frames) for frames, _ in items]
+    y = torch.as_tensor(np.stack([np.asarray(label) for _, label in items]))
+    if isinstance(items[0][0], torch.Tensor):  # also on a GPU
+        return Batch(pad_sequence([frames for frames, _ in items], batch_first=True), torch.tensor(lengths), y)
     x = np.empty((len(items), max(lengths), items[0][0].shape[1]), np.float32)
     for row, (frames, _) in zip(x, items):
         row[: len(frames)], row[len(frames) :] = frames, 0
-    y = torch.as_tensor(np.stack([np.asarray(label) for _, label in items]))
     return Batch(torch.from_numpy(x), torch.tensor(lengths), y)
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """Groups whose mix a split keeps, int [N]: the classes, or the quintiles of the mean over the axes."""
+    if labels.dtype.kind != "f":
+        return labels
+    values = labels.reshape(len(labels), -1).mean(axis=1)
+    return np.argsort(np.argsort(values)) * 5 // max(len(values), 1)
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -246,10 +281,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     first, second : sorted int arrays; disjoint, together all N. A class of two clips or more is in both parts.
     """
     rng = np.random.default_rng(seed)
-    if labels.dtype.kind == "f":
-        values = labels.reshape(len(labels), -1).mean(axis=1)
-        labels = np.argsort(np.argsort(values)) * 5 // max(len(values), 1)
-    second = []
+    labels, second = _strata(labels), []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         share = round(fraction * len(members))
@@ -258,6 +290,20 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     if len(second) == 0:
         raise DataError(f"{len(labels)} clips are too few to hold {fraction:.0%} of them out; add clips")
     return np.setdiff1d(np.arange(len(labels)), second), second
+
+
+def deal(labels: np.ndarray, num_folds: int, seed: int = 0) -> np.ndarray:
+    """The fold of each clip, int [N] in [0, num_folds): equal parts with the same mix of labels.
+
+    Notebook 07. `labels` as for `stratified_split`. Each group is shuffled and dealt out like cards, on from where
+    the last group ended, so that folds differ by one clip at most.
+    """
+    rng = np.random.default_rng(seed)
+    labels, order = _strata(labels), rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    fold_of = np.empty(len(labels), dtype=int)
+    fold_of[order] = np.arange(len(labels)) % num_folds
+    return fold_of
 
 
 def pick_clips(dataset: SpectrogramDataset, genres: list[str], seed: int = 0) -> list[int]:

@@ -46,12 +46,8 @@ def find_data(data_root="") -> Path:
     return data.find_root(data_root) or build.make_demo()
 
 
-def start(notebook: str, namespace: dict) -> Session:
-    """Find the data, choose device and threads, seed, and print what is used.
-
-    Call it in the cell after the parameters, as `session = lab.start("05_lstm", globals())`: every plain value
-    (number, text, list) defined so far is a parameter of this run and will stand in its record. Honoured among
-    them are `data_root`, `output_dir` and `seed`.
+def choose_device() -> tuple[str, int]:
+    """The device ("cuda" or "cpu") and the number of threads, and this process prepared for them.
 
     The number of threads is $LABUTILS_THREADS, else 1: the lab's recurrent models run slower on two threads than
     on one, and one thread gives the same bits on every machine of a kind.
@@ -60,6 +56,20 @@ def start(notebook: str, namespace: dict) -> Session:
 
     from . import training
 
+    threads = int(os.environ.get("LABUTILS_THREADS", "1"))
+    training.tune_process(threads)
+    return "cuda" if torch.cuda.is_available() else "cpu", threads
+
+
+def start(notebook: str, namespace: dict) -> Session:
+    """Find the data, choose device and threads, seed, and print what is used.
+
+    Call it in the cell after the parameters, as `session = lab.start("05_lstm", globals())`: every plain value
+    (number, text, list) defined so far is a parameter of this run and will stand in its record. Honoured among
+    them are `data_root`, `output_dir` and `seed`.
+    """
+    import torch
+
     parameters = {
         name: value
         for name, value in namespace.items()
@@ -67,10 +77,8 @@ def start(notebook: str, namespace: dict) -> Session:
     }
     root = find_data(parameters.get("data_root", ""))
     dataset = data.provenance(root)
-    threads = int(os.environ.get("LABUTILS_THREADS", "1"))
-    training.tune_process(threads)
+    device, threads = choose_device()
     torch.manual_seed(parameters.get("seed", 0))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     named = parameters.get("output_dir") or os.environ.get("LABUTILS_OUTPUT")
     output_dir = Path(named) if named else home().parent / "runs" / dataset["name"]
     session = Session(notebook, parameters, root, dataset, output_dir, device, threads, time.perf_counter())

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,6 +38,16 @@ def show(figure, alt: str) -> None:
     few = Pillow.open(drawn).convert("RGB").quantize(256, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
     few.save(small, "PNG", optimize=True)  # no colour of a scale is off by more than a few levels
     display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def save(axes, path) -> None:
+    """Write the figure of some Axes as a PNG file, in folders made for it, and close it. Notebook 10."""
+    figure, path = np.ravel(axes)[0].figure, Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".part{os.getpid()}")
+    figure.savefig(part, format="png", dpi=120)
+    os.replace(part, path)
     plt.close(figure)
 
 
@@ -238,6 +250,26 @@ def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, titl
     return ax
 
 
+def plot_results(panels: dict, references: dict, *, title=None):
+    """Panels {title: (name of the score, {row: Estimate})} side by side, as `plot_estimates`; returns the Figure.
+
+    `references`: figures of the report {title: {row: value}}. `labutils run` draws `results.png` with it.
+    """
+    size = (2.1 * len(panels) + 2.4, 0.3 * max(len(rows) for _, rows in panels.values()) + 1.4)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, squeeze=False, layout="constrained")
+    before = None
+    for ax, (name, (score, rows)) in zip(axes.flat, panels.items()):
+        plot_estimates(rows, references=references.get(name), ax=ax, title=name, xlabel=score, ylabel="")
+        ax.get_legend().remove()
+        ax.axvline(0, color=COLORS[7], lw=0.8)
+        ax.tick_params(labelleft=list(rows) != before)  # the same rows again: named once
+        before = list(rows)
+    lines = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels())}
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize="small")
+    figure.suptitle(title)
+    return figure
+
+
 def plot_truth(y_true, y_pred, *, ax=None, title=None, axis="value"):
     """Truth against prediction of one affect axis, with the diagonal. Notebook 08."""
     ax = _axes(ax, (4, 3.6))
@@ -278,6 +310,18 @@ def plot_occlusion(fall, seconds, *, ax=None, title=None):
     )
     ax.figure.colorbar(image, ax=ax, label="fall (nats)")
     ax.set(title=title, xlabel="time (s)", ylabel="mel band")
+    return ax
+
+
+def plot_probabilities(edges, probabilities, classes, *, ax=None, title=None):
+    """Genre probabilities [W, C] of windows that meet at `edges` (s) [W + 1], the first class on top. Notebook 10."""
+    ax = _axes(ax, (9, 0.25 * len(classes) + 1.2))
+    image = ax.pcolormesh(edges, np.arange(len(classes) + 1) - 0.5, np.asarray(probabilities).T, vmin=0, vmax=1)
+    image.set_cmap("cividis")
+    ax.figure.colorbar(image, ax=ax, label="probability")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.yaxis.set_inverted(True)
+    ax.set(title=title, xlabel="time (s)", ylabel="genre")
     return ax
 
 

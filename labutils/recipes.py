@@ -13,24 +13,37 @@ import numpy as np
 import torch
 
 from . import models
-from .data import DataError, SpectrogramDataset, stratified_split
+from .data import DataError, SpectrogramDataset, deal, stratified_split
 from .training import Fitted, Settings, fit_or_load, freeze, predict
 
 VAL_FRACTION = 0.15  # of the training split, for early stopping; another seed, another part
 TEST_FRACTION = 0.25  # of the affect training split, where the test split has no labels; the same for all seeds
-AFFECT_CLIPS = 3000  # seen in training, epochs (6 or more) times clips; with 2000 danceability suffered
+# Clips that a repaired model sees in training, epochs times clips; with 2,000 danceability suffered.
+ENOUGH_CLIPS = {"genre": 4600, "affect": 3000}
+MIN_EPOCHS = 6
 BACKBONES = {"lstm": models.LSTMBackbone, "cnn": models.CNNBackbone, "ast": models.ASTBackbone}
-# Architecture and settings by (recipe, model, time axis). "repaired" is ours, "report" the report's.
+# Architecture and settings by (recipe, model, time axis): "repaired" is ours in a few seconds a model, "best" takes
+# some times as long and in the end trains on the validation clips too, "report" is the report's. docs/ablation.md has
+# the evidence. The statistics beside the vector help with genres and harm affect: `train_affect` leaves them out.
 RECIPES = {
     ("repaired", "lstm", "raw"): ({"hidden": 64, "frames_per_step": 8, "statistics": True}, Settings(20, lr=4e-3)),
     ("repaired", "lstm", "beat"): ({"hidden": 64, "statistics": True}, Settings(20, lr=4e-3)),
     ("repaired", "cnn", "raw"): (
-        {"channels": (16, 32, 32, 32), "frames_per_step": 4, "bands_per_step": 2},
-        Settings(num_epochs=12, batch_size=16, lr=4e-3),
+        {"channels": (16, 32, 64), "frames_per_step": 8, "bands_per_step": 2, "statistics": True},
+        Settings(24, 16, lr=4e-3),
     ),
-    ("repaired", "cnn", "beat"): ({"channels": (16, 32, 32), "bands_per_step": 2}, Settings(num_epochs=20, lr=4e-3)),
-    ("repaired", "ast", "raw"): ({"width": 48, "patch_frames": 8}, Settings(num_epochs=10, batch_size=16, lr=2e-3)),
-    ("repaired", "ast", "beat"): ({"width": 48, "patch_frames": 1}, Settings(num_epochs=10, lr=2e-3)),
+    ("repaired", "cnn", "beat"): (
+        {"channels": (16, 32, 64), "bands_per_step": 2, "statistics": True},
+        Settings(24, 16, lr=4e-3),
+    ),
+    ("repaired", "ast", "raw"): (
+        {"width": 48, "patch_frames": 8, "dropout": 0.3, "statistics": True},
+        Settings(20, 16, lr=2e-3),
+    ),
+    ("repaired", "ast", "beat"): (
+        {"width": 48, "patch_frames": 1, "dropout": 0.3, "statistics": True},
+        Settings(20, lr=2e-3),
+    ),
     ("report", "lstm", "raw"): (
         {"hidden": 512, "pooling": "last_index", "normalise": False, "dropout": 0.0},
         Settings(50, 128, 1e-3, 1e-2, "adam", "halving", grad_clip=0.0),
@@ -43,6 +56,15 @@ RECIPES = {
         {"channels": (4, 8, 12, 16), "padding": 0, "num_frames": 1293, "normalise": False, "dropout": 0.0},
         Settings(50, 32, 1e-4, 0.1, "adam", "halving", grad_clip=0.0),
     ),
+}
+FINER = {("lstm", "raw"): {"frames_per_step": 4}, ("cnn", "raw"): {"frames_per_step": 4}}
+RECIPES |= {
+    ("best", kind, time): (
+        {**options, **FINER.get((kind, time), {})},
+        dataclasses.replace(how, batch_size=16, monitor="last", refit=True),
+    )
+    for (recipe, kind, time), (options, how) in RECIPES.items()
+    if recipe == "repaired"
 }
 
 
@@ -66,10 +88,11 @@ def genre_splits(root, *, feature="mel", time="raw", seed=0, class_mapping="auto
     return Splits(whole.subset(first), whole.subset(second), test)
 
 
-def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fraction=1.0) -> Splits:
+def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fraction=1.0, scarce=None) -> Splits:
     """Affect data: the labelled test split where there is one, else a quarter of the training split held out.
 
-    Notebook 08. `axis`: one axis or None for all; `fraction`: share of the training clips to use (notebook 09).
+    Notebook 08. `axis`: one axis or None for all; `fraction`: share of the training clips to use (notebook 09), or,
+    where `scarce` names an axis, share of them that keep their label of this axis: the others get NaN (notebook 10).
     The held-out quarter is the same for every seed, axis and feature, so that all models meet the same clips.
     """
     options = {"time": time, "feature": feature, "axis": axis}
@@ -80,9 +103,18 @@ def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fractio
         whole, test, every_axis = whole.subset(rest), whole.subset(held_out), every_axis[rest]
     first, second = stratified_split(every_axis, VAL_FRACTION, seed)
     if fraction < 1:
-        _, kept = stratified_split(every_axis[first], fraction, seed)
-        first = first[kept]
+        rest, kept = stratified_split(every_axis[first], fraction, seed)
+        if scarce:
+            whole.labels = whole.labels.copy()
+            whole.labels[first[rest], whole.axes.index(scarce)] = np.nan
+        else:
+            first = first[kept]
     return Splits(whole.subset(first), whole.subset(second), test)
+
+
+def training_clips(splits: Splits, how: Settings) -> SpectrogramDataset:
+    """The clips that the final model sees: with `refit` the validation clips too. Notebook 06."""
+    return splits.train.joined(splits.val) if how.refit else splits.train
 
 
 def make_backbone(kind: str, dataset: SpectrogramDataset, *, recipe="repaired", seed=0, **changes):
@@ -102,45 +134,132 @@ def settings(kind: str, time: str, *, recipe="repaired", seed=0, num_epochs=0, *
     return dataclasses.replace(_recipe(recipe, kind, time)[1], seed=seed, **changes)
 
 
+def settings_for(kind: str, train_set: SpectrogramDataset, *, recipe="repaired", num_epochs=0, **changes) -> Settings:
+    """The settings of a recipe for this many clips: what `train_genre` and `train_affect` use. Notebook 08.
+
+    `num_epochs` 0: the recipe's own, for affect twice as many with "best"; less where a "repaired" model then sees
+    `ENOUGH_CLIPS` clips.
+    """
+    how = settings(kind, train_set.time, recipe=recipe, num_epochs=num_epochs, **changes)
+    if num_epochs or "num_epochs" in changes or recipe == "report":
+        return how
+    if recipe == "best":
+        return dataclasses.replace(how, num_epochs=how.num_epochs * (2 if train_set.task == "affect" else 1))
+    enough = max(MIN_EPOCHS, -(-ENOUGH_CLIPS[train_set.task] // len(train_set)))
+    return dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
+
+
 def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
                 class_mapping="auto", device="cpu", **changes) -> Fitted:  # fmt: skip
     """A genre classifier, trained or from the cache. Notebooks 05 and 07.
 
-    `changes` override options of the backbone, such as hidden=32 or pooling="last".
+    `changes` override options of the backbone, such as hidden=32 or pooling="last", or of the `Settings`, such as lr.
     """
     splits = genre_splits(root, feature=feature, time=time, seed=seed, class_mapping=class_mapping)
-    backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **changes)
-    model = models.Classifier(backbone, len(splits.train.classes))
-    how = settings(kind, time, recipe=recipe, seed=seed, num_epochs=num_epochs)
-    return fit_or_load(f"{kind}.{feature}_{time}", model, splits.train, splits.val, how, device=device)
+    how, options = _apart(changes)
+    how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **how)
+
+    def make_model():
+        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **options)
+        return models.Classifier(backbone, len(splits.train.classes)), None
+
+    return _train(f"{kind}.{feature}_{time}", make_model, splits, how, device)
 
 
 def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
-                 fraction=1.0, start=None, frozen=False, weights=None, device="cpu", **changes) -> Fitted:  # fmt: skip
+                 fraction=1.0, scarce=None, start=None, frozen=False, weights=None, device="cpu",
+                 **changes) -> Fitted:  # fmt: skip
     """A regressor of one axis, or of all with a head each, trained or from the cache. Notebooks 08-10.
 
     Parameters
     ----------
-    axis : axis name; None: all axes, with the `weights` [A] of their losses (default: all 1).
-    fraction : share of the training clips.   start : a genre classifier whose backbone to start from.
+    axis : axis name; None: all axes, with the `weights` [A] of their losses (default: all 1), or with "learned" ones.
+    fraction, scarce : see `affect_splits`.   start : a genre classifier whose backbone to start from.
     frozen : keep the backbone as it is and train the head only.
-    num_epochs : 0: the recipe's own, or less where that shows a repaired model `AFFECT_CLIPS` clips.
+    num_epochs : see `settings_for`.   changes : see `train_genre`.
     """
-    splits = affect_splits(root, feature=feature, time=time, axis=axis, seed=seed, fraction=fraction)
-    backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **changes)
-    if start is not None:
-        backbone.load_state_dict(start.backbone.state_dict())
-    if frozen:
-        freeze(backbone)
-    how = settings(kind, time, recipe=recipe, seed=seed, num_epochs=num_epochs)
-    if recipe == "repaired" and not num_epochs:
-        enough = max(6, -(-AFFECT_CLIPS // len(splits.train)))
-        how = dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
-    if axis is not None:
-        return fit_or_load(f"{kind}.{axis}", models.Regressor(backbone), splits.train, splits.val, how, device=device)
-    model = models.MultitaskRegressor(backbone, len(splits.train.axes))
-    loss = models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
-    return fit_or_load(f"{kind}.multitask", model, splits.train, splits.val, how, loss_function=loss, device=device)
+    splits = affect_splits(root, feature=feature, time=time, axis=axis, seed=seed, fraction=fraction, scarce=scarce)
+    how, options = _apart(changes)
+    how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **how)
+
+    def make_model():
+        with_statistics = {"statistics": start is not None and start.backbone.statistics is not None}
+        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **with_statistics | options)
+        if start is not None:
+            backbone.load_state_dict(start.backbone.state_dict())
+        if frozen:
+            freeze(backbone)
+        if axis is not None:
+            return models.Regressor(backbone), None
+        model = models.MultitaskRegressor(backbone, len(splits.train.axes))
+        if weights != "learned":
+            return model, models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
+        loss = models.UncertaintyLoss(np.nanvar(splits.train.labels, axis=0))
+        model.log_variances = loss.log_variances  # one parameter: trained, saved and loaded with the model
+        return model, loss
+
+    return _train(f"{kind}.{axis or 'multitask'}", make_model, splits, how, device)
+
+
+def _apart(changes: dict) -> tuple[dict, dict]:
+    """Changes of the settings and changes of the backbone's options, told apart by their names."""
+    ours = {field.name for field in dataclasses.fields(Settings)}
+    return {k: v for k, v in changes.items() if k in ours}, {k: v for k, v in changes.items() if k not in ours}
+
+
+def _train(name: str, make_model, splits: Splits, how: Settings, device) -> Fitted:
+    """Fit on the training part, watched on the validation part; then, with `refit`, once more on both together.
+
+    The second model is trained for as many epochs as were good for the first one; the history is the first one's.
+    """
+    first = dataclasses.replace(how, refit=False)
+    model, loss = make_model()
+    fitted = fit_or_load(name, model, splits.train, splits.val, first, loss_function=loss, device=device)
+    if not how.refit:
+        return fitted
+    again = dataclasses.replace(how, monitor="last", num_epochs=fitted.best["epoch"])
+    model, loss = make_model()
+    clips = training_clips(splits, how)
+    final = fit_or_load(name, model, clips, splits.val, again, loss_function=loss, device=device)
+    seconds = fitted.seconds + final.seconds
+    return dataclasses.replace(fitted, model=final.model, seconds=seconds, loaded=fitted.loaded and final.loaded)
+
+
+def cross_validate(root, kind: str, *, axis=None, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
+                   num_folds=5, num_repeats=2, class_mapping="auto", device="cpu", **changes):  # fmt: skip
+    """Predictions of the training clips by models that did not train on them: repeated k-fold cross-validation.
+
+    Notebook 07. The way to compare recipes: it uses every training clip and no test clip. In each repeat the clips
+    are dealt into `num_folds` parts of the same mix of labels, and each part is predicted by a model trained on the
+    rest, to its last epoch. `changes`: see `train_genre`.
+
+    Returns
+    -------
+    labels : [N].   predictions : one row per repeat, logits [R, N, C] or values [R, N].
+    """
+    task = "genre" if axis is None else "affect"
+    clips = SpectrogramDataset(
+        root, task, time=time, feature=feature, axis=axis, class_mapping=class_mapping
+    )  # fmt: skip
+    how, options = _apart(changes)
+    rows = []
+    for repeat in range(num_repeats):
+        fold_of = deal(clips.labels, num_folds, seed + repeat)
+        outputs = None
+        for fold in range(num_folds):
+            rest, held_out = (clips.subset(np.flatnonzero(part)) for part in (fold_of != fold, fold_of == fold))
+            number = seed + repeat * num_folds + fold
+            settings = settings_for(kind, rest, recipe=recipe, seed=number, num_epochs=num_epochs, **how)
+            settings = dataclasses.replace(settings, monitor="last", refit=False)
+            changed = options if axis is None else {"statistics": False, **options}
+            backbone = make_backbone(kind, rest, recipe=recipe, seed=number, **changed)
+            model = models.Regressor(backbone) if axis else models.Classifier(backbone, len(clips.classes))
+            fitted = fit_or_load(f"{kind}.fold", model, rest, held_out, settings, device=device)
+            found = predict(fitted.model, held_out, device=device)
+            outputs = np.empty((len(clips), *found.shape[1:]), np.float32) if outputs is None else outputs
+            outputs[fold_of == fold] = found
+        rows.append(outputs)
+    return clips.labels, np.stack(rows)
 
 
 def solve_head(model: models.Regressor, dataset: SpectrogramDataset, *, device="cpu") -> models.Regressor:

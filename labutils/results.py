@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -11,10 +12,23 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from .evaluation import REPORT
+from .evaluation import REPORT, Estimate
 from .parameters import Notebook
 
 COLUMNS = ["notebook", "metric", "value", "ci_low", "ci_high", "n", "seed", "dataset"]
+GENRE_ROWS = {  # of the picture of results
+    "LSTM mel raw": "lstm.mel_raw", "LSTM mel beat": "lstm.mel_beat", "LSTM chroma raw": "lstm.chroma_raw",
+    "LSTM chroma beat": "lstm.chroma_beat", "LSTM fused raw": "lstm.fused_raw", "LSTM fused beat": "lstm.fused_beat",
+    "CNN mel raw": "cnn.mel_raw", "AST mel raw": "ast.mel_raw", "SVM, mel statistics": "baseline.mel_raw",
+    "largest class": "majority",
+}  # fmt: skip
+AFFECT_ROWS = {
+    "LSTM": "lstm.affect", "CNN": "cnn.affect", "AST": "ast.affect", "CNN from genres": "transfer.finetuned",
+    "multitask": "multitask", "ridge, mel statistics": "ridge.affect",
+}  # fmt: skip
+PICTURE = (
+    "Scores of all models with 95 % intervals, for genre and for each affect axis; crosses are the report's figures"
+)
 DEMO_NOTE = "Made from the procedural default data: these numbers say nothing about real music."
 
 
@@ -29,14 +43,16 @@ def write(notebooks: list[Notebook], out: Path) -> None:
         states[notebook.name] = {"state": notebook.state, "seconds": seconds, "reason": notebook.reason}
     save(states_path, json.dumps(dict(sorted(states.items())), indent=1))
     _write_pages(notebooks, out)
+    draw(table, note, out / "results.png")
     save(out / "index.html", _index(out, states, headlines(table), note, len(table)))
 
     print("\nNotebooks\n" + "\n".join(f"  {state_line(notebook)}" for notebook in notebooks))
     if not (rows := headlines(table)).empty:
         print(f"\nResults beside the report's (real data)\n{rows.to_string(index=False)}")
     print(f"\n{note}".rstrip())
-    for what in ("notebooks", "records", "results.csv", "index.html"):
-        print(f"  {out / what}")
+    for what in ("notebooks", "records", "results.csv", "results.png", "index.html"):
+        if (out / what).exists():
+            print(f"  {out / what}")
 
 
 def collect(out: Path) -> tuple[pd.DataFrame, str]:
@@ -64,6 +80,28 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
         "report": [f"{REPORT[name]:.2f}" for name in rows["metric"]],
         "data": rows["dataset"],
     })  # fmt: skip
+
+
+def draw(table: pd.DataFrame, note: str, path: Path) -> None:
+    """The picture of results: genre, and each affect axis, with intervals and the report's figures beside them."""
+    from . import plots
+
+    found = {row.metric: Estimate(row.value, row.ci_low, row.ci_high, row.n) for row in table.itertuples()}
+    axes = [name.split(".")[2] for name in found if re.fullmatch(r"cnn\.affect\.(?!mean)[^.]+\.test\.spearman", name)]
+    wanted = {"genre": ("macro F1", {row: f"{start}.test.macro_f1" for row, start in GENRE_ROWS.items()})}
+    for axis in axes:
+        rows = {row: f"{start}.{axis}.test.spearman" for row, start in AFFECT_ROWS.items()}
+        wanted[axis] = ("Spearman's rho", rows)
+    panels, references = {}, {}
+    for title, (score, rows) in wanted.items():
+        if any(name in found for name in rows.values()):  # a row without a value stays empty
+            panels[title] = (score, {row: found.get(name, Estimate(*[math.nan] * 3, 0)) for row, name in rows.items()})
+            references[title] = {row: REPORT[name] for row, name in rows.items() if name in REPORT}
+    path.unlink(missing_ok=True)
+    if panels:
+        part = path.with_suffix(f".part{os.getpid()}")
+        plots.plot_results(panels, references, title=note).savefig(part, format="png", dpi=120)
+        os.replace(part, path)
 
 
 def state_line(notebook: Notebook) -> str:
@@ -125,7 +163,9 @@ def _index(out: Path, states: dict, rows: pd.DataFrame, note: str, num_metrics: 
         table.append([link, state["state"], f"{state['seconds']:.0f}", html.escape(state["reason"])])
     columns = ["notebook", "state", "seconds", "reason"]
     notebooks = pd.DataFrame(table, columns=columns).to_html(index=False, escape=False, border=0)
+    picture = f'<img src="results.png" alt="{PICTURE}">' if (out / "results.png").exists() else ""
     page = (Path(__file__).parent / "assets" / "index.html").read_text(encoding="utf-8")
     return page.format(
-        notebooks=notebooks, note=note, headlines=rows.to_html(index=False, border=0), num_metrics=num_metrics
-    )
+        notebooks=notebooks, note=note, picture=picture, headlines=rows.to_html(index=False, border=0),
+        num_metrics=num_metrics,
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from .audio import NUM_FEATURES
 from .progress import progress
 
 SUFFIX = ".fused.full.npy"
-SPELLING = re.compile(r"(\.(fused|full|beatsync))*(\.npy)?(\.gz)?$")
+SPELLING = re.compile(r"(?=\.)(\.(fused|full|beatsync))*(\.npy)?(\.gz)?$")
 
 
 class DataError(ValueError):

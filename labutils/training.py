@@ -52,7 +52,9 @@ class Settings:
     schedule: str = "one_cycle"  # or "halving": halved every 50 epochs, as in the report
     grad_clip: float = 1.0  # largest norm of the gradient; 0: no clipping
     patience: int = 8  # epochs without a better validation score before stopping
-    monitor: str = "loss"  # what chooses the epoch: "loss", "macro_f1" or "spearman", on the validation set
+    # What chooses the epoch: "loss", "macro_f1" or "spearman" on the validation set, or "last": the last one is kept.
+    monitor: str = "loss"
+    refit: bool = False  # train once more, on training and validation clips together (`recipes` does it)
     seed: int = 0  # of shuffling and dropout
 
 
@@ -153,6 +155,8 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
     torch.manual_seed(settings.seed)
     fit_normalisation(model, train_set)
     model.to(device)
+    if torch.device(device).type == "cuda":
+        train_set, val_set = train_set.keep_on(device), val_set.keep_on(device)
     loss_function = (loss_function or default_loss(train_set)).to(device)
     batches = loader(train_set, settings.batch_size, shuffle=True, seed=settings.seed)
     optimizer = make_optimizer(model, settings)
@@ -167,6 +171,8 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
             schedule.step()
             total += loss * len(batch.y)
         val_loss, val_score = validate(model, val_set, loss_function, settings.monitor, device)
+        if settings.monitor == "last":
+            val_score = epoch
         row = {"epoch": epoch, "train_loss": total / len(train_set), "val_loss": val_loss, "val_score": val_score}
         history.append(row)
         if not np.isfinite([total, val_loss]).all():
@@ -188,7 +194,7 @@ def validate(model, dataset, loss_function, monitor: str = "loss", device="cpu")
     outputs = predict(model, dataset, device=device)
     labels = dataset.labels
     loss = loss_function(torch.from_numpy(outputs).to(device), torch.from_numpy(labels).to(device)).item()
-    if monitor == "loss":
+    if monitor in ("loss", "last"):
         return loss, -loss
     if monitor == "macro_f1":
         return loss, evaluation.macro_f1(labels, outputs.argmax(axis=1))

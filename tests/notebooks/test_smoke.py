@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     home, out = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("out")
     root = build.make_demo(home / "demo-tiny", size="tiny", seconds=4.0)
     command = [sys.executable, "-m", "labutils", "run", "--data", str(root), "--out", str(out), "--jobs", "2"]
-    command += ["--params", str(ROOT / "params" / "smoke.yaml"), "--notebooks", str(ROOT / "notebooks")]
+    command += ["--params", str(ROOT / "params" / "smoke.yaml")]  # the notebooks: found from the package
     environment = {**os.environ, "LABUTILS_HOME": str(home)}
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
     done.out = out
@@ -78,5 +78,6 @@ def test_the_index_links_executed_notebooks_that_keep_their_alternative_texts(ru
         (run.out / link).exists() for link in links
     )
     assert "nothing about real music" in index
+    assert re.search(r'<img src="results.png" alt="[A-Z][^"]{20,}"', index) and (run.out / "results.png").exists()
     page = (run.out / "html" / "01_mel_spectrograms.html").read_text(encoding="utf-8")
     assert re.search(r'<img[^>]+alt="[A-Z][^"]{20,}"', page)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from labutils import batch, parameters, results
+from labutils import batch, parameters, plots, results
 from labutils.__main__ import main
 from labutils.parameters import Notebook, UsageError
 
@@ -41,6 +43,14 @@ def write_notebook(folder: Path, name: str, *cells: str, needs=(), metric="lstm.
     notebook.metadata = {"labutils": {"needs": list(needs)}, "title": name}
     folder.mkdir(exist_ok=True)
     nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+def test_no_start_compiles_the_grammar_of_web_addresses(tmp_path):
+    command = "from labutils.__main__ import main; main(['run', '--notebooks', 'nowhere'])"
+    for code, own in ((batch.START, "papermill.cli"), (command, "labutils.parameters")):
+        call = [sys.executable, "-X", "importtime", "-c", code, "--version"]
+        imported = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path).stderr
+        assert own in imported and "nbformat" in imported and "lark" not in imported
 
 
 @pytest.fixture
@@ -109,6 +119,25 @@ def test_run_order_failures_and_what_is_left_behind(tmp_path, command, capsys):
     assert all((out / link).is_file() for link in links)
     assert results.DEMO_NOTE in index and "0.28" in index and "no &lt;beats&gt; found" in index
     assert not list(out.rglob("*.part*"))
+
+
+def test_the_picture_of_results_shows_what_was_measured_and_nothing_else(tmp_path, monkeypatch):
+    names = ["cnn.mel_raw.test.macro_f1", "cnn.affect.mood.test.spearman", "cnn.affect.mean.test.spearman", "other"]
+    table = pd.DataFrame({"metric": names, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 9})
+    drawn, path, plot_results = {}, tmp_path / "results.png", plots.plot_results
+
+    def spy(panels, references, **kwargs):
+        drawn.update(panels=panels, references=references)
+        return plot_results(panels, references, **kwargs)
+
+    monkeypatch.setattr(plots, "plot_results", spy)
+    results.draw(table, "note", path)
+    assert path.read_bytes().startswith(b"\x89PNG") and list(drawn["panels"]) == ["genre", "mood"]
+    values = {panel: {row: e.value for row, e in rows.items() if e.n} for panel, (_, rows) in drawn["panels"].items()}
+    assert values == {"genre": {"CNN mel raw": 0.5}, "mood": {"CNN": 0.5}}
+    assert drawn["references"]["genre"]["CNN mel raw"] == 0.29 and drawn["references"]["mood"] == {}
+    results.draw(table[table["metric"] == "other"], "note", path)
+    assert not list(tmp_path.iterdir()), "no picture of an earlier run stays"
 
 
 def test_only_adds_to_earlier_results_and_pairs_override_the_file(tmp_path, command, capsys):

@@ -21,7 +21,7 @@ def test_import_is_light():
     assert run("-c", code).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["run"]])
+@pytest.mark.parametrize("command", [[], ["data"], ["run"], ["predict"], ["publish"]])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([*command, "--help"])
@@ -38,7 +38,7 @@ def test_wrong_use_exits_with_2(arguments, capsys):
     assert "usage: labutils" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["data", "info"], ["data", "difficulty"]])
+@pytest.mark.parametrize("arguments", [["data", "info"], ["data", "difficulty"], ["predict", "x.wav", "--data"]])
 def test_a_missing_data_set_is_one_line_and_exit_code_1(arguments, tmp_path, capsys):
     assert main([*arguments, str(tmp_path / "absent")]) == 1
     error = capsys.readouterr().err

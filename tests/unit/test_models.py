@@ -157,6 +157,25 @@ def test_multitask_loss_equals_the_sum_of_its_parts():
     assert models.MultitaskLoss([2, 0, 0.5])(predictions, targets).item() == pytest.approx(weighted.item())
 
 
+def test_a_missing_label_counts_for_nothing_in_loss_and_gradient():
+    predictions, targets = torch.rand(6, 3, requires_grad=True), torch.rand(6, 3)
+    targets[:4, 1], targets[:, 2] = torch.nan, torch.nan
+    loss = models.MultitaskLoss([1, 1, 1])(predictions, targets)
+    parts = [((predictions - targets) ** 2)[:, 0].mean(), ((predictions - targets) ** 2)[4:, 1].mean()]
+    assert loss.item() == pytest.approx(sum(parts).item())
+    (gradient,) = torch.autograd.grad(loss, predictions)
+    assert gradient.isfinite().all() and (gradient[targets.isnan()] == 0).all() and (gradient[:, 0] != 0).all()
+
+
+def test_uncertainty_loss_is_smallest_where_the_variance_is_the_axes_loss():
+    predictions, targets = torch.rand(50, 2), torch.rand(50, 2)
+    losses = ((predictions - targets) ** 2).mean(dim=0)
+    best = models.UncertaintyLoss(losses)(predictions, targets).item()
+    assert best == pytest.approx((0.5 + 0.5 * losses.log()).sum().item(), abs=1e-5)
+    for factors in ([1.3, 1], [1, 0.7]):
+        assert models.UncertaintyLoss(losses * torch.tensor(factors))(predictions, targets).item() > best
+
+
 def test_unknown_pooling_lists_the_choices():
     with pytest.raises(ValueError, match="mean_max, last or last_index"):
         models.LSTMBackbone(20, 8, pooling="median")

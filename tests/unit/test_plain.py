@@ -10,6 +10,7 @@ from labutils import models, training
 from labutils.data import SpectrogramDataset
 
 LENGTHS = {"unequal": [9, 31, 17, 30], "one frame": [1, 12, 1], "a single clip": [23], "equal": [20, 20, 20]}
+LENGTHS["more than one group"] = [1 + 7 * i % 23 for i in range(2 * models.GROUP + 3)]
 
 
 def clips(lengths):
@@ -72,6 +73,19 @@ def test_batches_equal_those_of_one_file_per_item_also_the_short_last_one():
         for other in others:
             assert all(torch.equal(mine, plain) for mine, plain in zip(batch, other, strict=True))
     assert sizes == [loading.BATCH, 5]
+
+
+@pytest.mark.parametrize("device", ["cpu"] + ["cuda"] * torch.cuda.is_available())
+def test_batches_of_clips_kept_on_a_device_equal_those_from_the_file(device):
+    part = SpectrogramDataset(loading.raw_clips(loading.BATCH + 5)).subset([3, 9, 0, 30, 7])
+    kept = part.keep_on(device)
+    assert part.kept is None and all(clip.device.type == device for clip in kept.kept)
+    assert kept.fingerprint == part.fingerprint
+    choices = [(part, kept), (part.subset([4, 1]), kept.subset([4, 1])), (part, kept.subset(np.arange(5)))]
+    for other, mine in choices:
+        pairs = zip(*(training.loader(clips, 2, shuffle=True) for clips in (other, mine)), strict=True)
+        for batch, same in pairs:
+            assert all(torch.equal(a, b.cpu()) for a, b in zip(batch, same, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "cnn"])

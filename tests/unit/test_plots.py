@@ -25,6 +25,7 @@ FIGURES = {
     ),
     "truth": lambda ax=None: plots.plot_truth(RNG.random(9), RNG.random(9), ax=ax, axis="energy"),
     "latent": lambda ax=None: plots.plot_latent(RNG.random((9, 2)), np.arange(9) % 3, ["a", "b", "c"], ax=ax),
+    "probabilities": lambda ax=None: plots.plot_probabilities([0, 2, 5.0], RNG.random((2, 3)), ["a", "b", "c"], ax=ax),
     "bands": lambda ax=None: plots.plot_bands(
         [10, 20], {"x": RNG.random((3, 2))}, line=(0.9, "best"), xlabel="clips", ax=ax
     ),
@@ -66,6 +67,12 @@ def test_show_attaches_the_alternative_text(monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda figure, metadata: shown.update(metadata))
     plots.show(FIGURES["loss"](), alt="The loss falls.")
     assert shown == {"image/png": {"alt": "The loss falls."}} and not plt.get_fignums()
+
+
+def test_save_writes_a_whole_png_into_a_new_folder_and_closes_the_figure(tmp_path):
+    plots.save(FIGURES["loss"](), tmp_path / "new" / "loss.png")
+    assert (tmp_path / "new" / "loss.png").read_bytes().startswith(b"\x89PNG") and not plt.get_fignums()
+    assert len(list((tmp_path / "new").iterdir())) == 1
 
 
 def test_the_player_is_small_and_playable_everywhere():

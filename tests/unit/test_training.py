@@ -188,6 +188,26 @@ def test_multitask_trains_all_axes(layout):
     assert training.predict(fitted.model, test).shape == (5, 2)
 
 
+def test_learned_weights_move_and_come_back_from_the_cache(layout):
+    trained, loaded = (recipes.train_affect(layout, "cnn", weights="learned", num_epochs=2) for _ in range(2))
+    labels = recipes.affect_splits(layout).train.labels
+    moved = trained.model.log_variances.detach()
+    assert moved.shape == (2,) and not np.allclose(moved, np.log(labels.var(axis=0)), atol=1e-4)
+    assert loaded.loaded and torch.equal(loaded.model.log_variances, moved)
+
+
+def test_a_scarce_axis_keeps_a_share_of_its_labels_and_the_others_keep_all(layout):
+    whole, scarce = (recipes.affect_splits(layout, **how) for how in ({}, {"fraction": 0.3, "scarce": "energy"}))
+    few = recipes.affect_splits(layout, axis="energy", fraction=0.3)
+    known = ~np.isnan(scarce.train.labels)
+    assert scarce.train.ids == whole.train.ids and known[:, 0].all() and 0 < known[:, 1].sum() < len(known) / 2
+    assert few.train.ids == [clip for clip, there in zip(scarce.train.ids, known[:, 1]) if there]
+    assert np.array_equal(scarce.train.labels[known], whole.train.labels[known])
+    assert not np.isnan(scarce.val.labels).any() and not np.isnan(scarce.test.labels).any()
+    history = recipes.train_affect(layout, "cnn", fraction=0.3, scarce="energy", num_epochs=1).history
+    assert np.isfinite(history[0]["val_loss"])
+
+
 def test_one_class_only_is_an_error_that_says_so(tmp_path):
     from conftest import write_layout
 

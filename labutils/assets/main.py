@@ -1,0 +1,7 @@
+"""Runs the scripts beside this file in order: python main.py --help"""
+
+import sys
+
+from labutils.script import main
+
+sys.exit(main(__file__))

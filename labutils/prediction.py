@@ -1,0 +1,165 @@
+"""What the notebooks' models say of any recording: genre and affect over time (notebook 10).
+
+A recording is cut into windows as long as the clips that the models were trained on. Each window gets its own
+log-mel spectrogram, in dB below its own maximum, so that the models meet it as they met their training clips.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import audio, plots, recipes
+from .data import FOLDERS, DataError, pad_collate, provenance
+
+
+class Ensemble(NamedTuple):
+    """The CNNs of notebooks 07, 08 and 10 on one data set. Notebook 10."""
+
+    genre: list  # S classifiers; empty where the data set has no genres
+    classes: list[str]
+    affect: list  # groups of regressors that give all axes together; empty where the data set has no axes
+    axes: list[str]
+    num_frames: int  # of a window: the median of the training clips
+    trained: int  # models that were not in the cache
+
+
+class Prediction(NamedTuple):
+    """What an ensemble says of one recording. Notebook 10."""
+
+    times: np.ndarray  # [W] middle of each window, in seconds
+    seconds: float  # of the recording
+    genre: np.ndarray  # [S, W, C] probabilities
+    classes: list[str]
+    affect: np.ndarray  # [M, W, A] values, about 0 to 1
+    axes: list[str]
+
+
+def load_models(root, *, seed=0, num_seeds=2, num_epochs=0, recipe="repaired", class_mapping="auto",
+                device="cpu") -> Ensemble:  # fmt: skip
+    """The genre CNNs of 07, the affect CNNs of 08 and the multitask CNNs of 10, trained or from the cache.
+
+    Notebook 10. They are made by the same calls as there, so what a notebook trained is not trained again.
+
+    Raises
+    ------
+    DataError : the data set has neither genres nor axes.
+    """
+    seeds, how = range(seed, seed + num_seeds), {"recipe": recipe, "num_epochs": num_epochs, "device": device}
+    genre, affect, classes, axes, lengths = [], [], [], [], None
+    if (Path(root) / FOLDERS["affect", "raw"] / "train").is_dir():
+        train = recipes.affect_splits(root, seed=seed).train
+        axes, lengths = train.axes, train.lengths
+        affect = [[recipes.train_affect(root, "cnn", axis, seed=s, **how) for axis in axes] for s in seeds]
+        affect += [[recipes.train_affect(root, "cnn", None, seed=s, **how)] for s in seeds]
+    if (Path(root) / FOLDERS["genre", "raw"] / "train").is_dir():
+        train = recipes.genre_splits(root, seed=seed, class_mapping=class_mapping).train
+        classes, lengths = train.classes, train.lengths
+        genre = [recipes.train_genre(root, "cnn", seed=s, class_mapping=class_mapping, **how) for s in seeds]
+    if lengths is None:
+        raise DataError(f"{root}: has no training clips with raw frames; give another data set")
+    fits = [*genre, *(fit for group in affect for fit in group)]
+    return Ensemble([fit.model for fit in genre], classes, [[fit.model for fit in group] for group in affect], axes,
+                    int(np.median(lengths)), sum(not fit.loaded for fit in fits))  # fmt: skip
+
+
+def predict(ensemble: Ensemble, samples: np.ndarray, *, hop: float = 0.25, device="cpu") -> Prediction:
+    """Genre probabilities and affect values of each window of a recording. Notebook 10.
+
+    Parameters
+    ----------
+    samples : float32 [N] at 22,050 Hz; one shorter than a window is one window.
+    hop : from one window to the next, as a share of the window's length.
+
+    Raises
+    ------
+    AudioError : see `audio.check_samples`.
+    """
+    audio.check_samples(samples)
+    size = (ensemble.num_frames - 1) * audio.HOP_LENGTH  # N samples give 1 + N // HOP_LENGTH frames
+    last = max(len(samples) - size, 0)
+    starts = np.unique(np.append(np.arange(0, last, max(round(hop * size), 1)), last))
+    windows = [audio.log_mel(samples[start : start + size]).T for start in starts]
+    genre = [_outputs(model, windows, device).softmax(dim=1).numpy() for model in ensemble.genre]
+    affect = [
+        np.column_stack([_outputs(model, windows, device).numpy() for model in group]) for group in ensemble.affect
+    ]
+    times, seconds = (starts + min(size, len(samples)) / 2) / audio.SAMPLE_RATE, len(samples) / audio.SAMPLE_RATE
+    return Prediction(times, seconds, np.array(genre), ensemble.classes, np.array(affect), ensemble.axes)
+
+
+def summary(found: Prediction) -> pd.DataFrame:
+    """The whole recording: a row per genre, the most probable first, and per axis. Notebook 10.
+
+    Columns: the mean over windows and models, then the lowest and the highest of the models' own means.
+    """
+    rows = {}
+    for kind, values, names in (("genre", found.genre, found.classes), ("affect", found.affect, found.axes)):
+        means = values.mean(axis=1) if names else np.empty((0, 0))  # [models, names]
+        order = np.argsort(-means.mean(axis=0)) if kind == "genre" and names else range(len(names))
+        rows |= {(kind, names[i]): (means[:, i].mean(), means[:, i].min(), means[:, i].max()) for i in order}
+    index = pd.MultiIndex.from_tuples(rows)
+    return pd.DataFrame(list(rows.values()), index, columns=["mean", "lowest model", "highest model"])
+
+
+def draw(found: Prediction, title: str = ""):
+    """Genre probabilities over time, and affect over time with the spread of the models: Axes [1 or 2]. Notebook 10."""
+    axes = plots.panels(bool(found.axes) + bool(found.classes), size=(9, 3.2), share=False)
+    if found.classes:
+        order = [found.classes.index(name) for kind, name in summary(found).index if kind == "genre"]
+        edges = [0, *(found.times[1:] + found.times[:-1]) / 2, found.seconds]
+        names = [found.classes[i] for i in order]
+        plots.plot_probabilities(edges, found.genre.mean(axis=0)[:, order], names, ax=axes[0])
+    if found.axes:
+        one = len(found.times) == 1  # a single window is drawn as a level over the whole recording
+        values, times = np.repeat(found.affect, 1 + one, axis=1), [0, found.seconds] if one else found.times
+        curves = {axis: values[:, :, a] for a, axis in enumerate(found.axes)}
+        ax = plots.plot_bands(times, curves, ax=axes[-1], xlabel="time (s)", ylabel="affect (0 to 1)")
+        ax.set(title="mean of the models, and from the lowest to the highest", xlim=(0, found.seconds))
+        ax.set_ylim(min(0, values.min()), max(1, values.max()))
+    axes[0].figure.suptitle(title)
+    return axes
+
+
+def predict_files(files, root, out, *, device="cpu", **options) -> int:
+    """Print a table for each audio file and draw its figure in the folder `out`; returns how many files failed.
+
+    Notebook 10. A file that cannot be used is named on stderr with the reason, and the others go on. `options` are
+    those of `load_models`.
+    """
+    paths, record, ensemble, failed = [Path(file) for file in files], provenance(root), None, 0
+    note = f"models trained on {record['name']}"
+    if record["kind"] == "procedural":
+        note = "models trained on procedural music: what they say of real music means nothing"
+    for i, path in enumerate(paths):
+        try:
+            if not path.is_file():
+                raise audio.AudioError(f"{path}: not found; give an audio file (wav, flac, ogg or mp3)")
+            samples = audio.load(path)
+        except audio.AudioError as error:
+            print(f"labutils: error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if ensemble is None:
+            print(f"Models of {root}: from the cache, or trained now where it has none ...", flush=True)
+            ensemble = load_models(root, device=device, **options)
+            print(f"{ensemble.trained} models trained now; {note}", flush=True)
+        found = predict(ensemble, samples, device=device)
+        same = sum(earlier.name == path.name for earlier in paths[:i])  # from another folder
+        figure = Path(out) / f"{path.name}{f'-{same + 1}' if same else ''}.png"
+        plots.save(draw(found, f"{path.name} ({note})"), figure)
+        print(f"\n{path}: {found.seconds:.1f} s, {len(found.times)} window{'s' * (len(found.times) > 1)}")
+        print(f"{summary(found).to_string(float_format='%.2f')}\nfigure: {figure}", flush=True)
+    return failed
+
+
+@torch.inference_mode()
+def _outputs(model, windows: list[np.ndarray], device) -> torch.Tensor:
+    """Outputs of a model for windows [T, F], in batches."""
+    batches = [pad_collate([(window, 0) for window in windows[i : i + 64]]) for i in range(0, len(windows), 64)]
+    return torch.cat([model(batch.x.to(device), batch.lengths.to(device)).cpu() for batch in batches])

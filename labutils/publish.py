@@ -1,0 +1,247 @@
+"""Copies of the notebooks for other hands: single files for Kaggle and Colab, plain scripts (`labutils publish`)."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import json
+import os
+import posixpath
+import re
+import shutil
+import textwrap
+import zipfile
+from pathlib import Path
+
+import nbformat
+
+import labutils
+
+from .parameters import Notebook
+from .results import save
+
+PACKAGE = Path(__file__).parent
+PUBLISHED = Path("published")  # folder of the copies; badges lead to it on the branch "main" of the repository
+HIDDEN = {  # metadata of the cell with the package, so that each target shows it folded
+    "plain": {"jupyter": {"source_hidden": True}},
+    "colab": {"cellView": "form"},
+    "kaggle": {"_kg_hide-input": True},
+}
+LINK = re.compile(r"(?<!!)\[([^\[\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")  # to a file, not to an address or a heading
+SILENT = re.compile(r"(print|display|plots\.show|lab\.record)\(")  # calls that leave nothing to display
+DATASET = "geoparslp/patreco3-multitask-affective-music"  # the lab's, on Kaggle
+NO_USER = "INSERT-KAGGLE-USER-NAME"
+FIELDS = {  # of kernel-metadata.json, as github.com/Kaggle/kaggle-api documents them in docs/kernels_metadata.md
+    "id": r"[\w-]+/[a-z0-9-]+",
+    "title": ".{5,50}",
+    "code_file": r"[^/\\]+\.(ipynb|py|r|rmd)",  # beside it
+    "language": "python|r|rmarkdown",
+    "kernel_type": "script|notebook",
+    **dict.fromkeys(("is_private", "enable_gpu", "enable_internet"), "true|false"),  # optional there, explicit here
+    **dict.fromkeys(("dataset_sources", "kernel_sources"), r"[\w-]+/[\w-]+"),  # lists of such items
+    "competition_sources": r"[\w-]+",
+    "model_sources": r"[\w-]+(/[\w-]+){4}",
+}
+
+
+def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=False) -> list[Path]:
+    """Write each notebook as one file that carries the package; without outputs, so that it stays small.
+
+    Parameters
+    ----------
+    target : "plain" or "colab": files; "kaggle": a folder each, as `kaggle kernels push` takes it.
+    out : folder; None: `published/<target>`.   user : Kaggle user name.   gpu : ask for a GPU.
+    """
+    out, written = Path(out or PUBLISHED / target), []
+    user = user or os.environ.get("KAGGLE_USERNAME", NO_USER)
+    template = (PACKAGE / "assets" / "bootstrap.py").read_text(encoding="utf-8").strip()
+    for notebook in notebooks:
+        content = nbformat.read(notebook.path, as_version=4)
+        package = pack(carried(_code(content)))
+        for cell in content.cells:
+            if cell.cell_type == "markdown":
+                cell.source = relink(cell.source)
+            else:
+                cell.outputs, cell.execution_count = [], None
+            if _is(cell, "bootstrap"):
+                cell.source = template.replace('PACKAGE = ""', f'PACKAGE = "{package}"')
+                cell.metadata.update(HIDDEN[target])
+        set_badges(content, notebook.name)
+        content.metadata.setdefault("labutils", {})["made_from"] = f"notebooks/{notebook.path.name}"
+        content.metadata["labutils"]["version"] = labutils.__version__
+        if target == "colab" and gpu:
+            content.metadata["accelerator"] = "GPU"
+        folder = out / notebook.name if target == "kaggle" else out
+        folder.mkdir(parents=True, exist_ok=True)
+        written.append(folder / notebook.path.name)
+        save(written[-1], nbformat.writes(content) + "\n")
+        if target == "kaggle":
+            metadata = kernel_metadata(notebook.path.name, user, gpu)
+            save(folder / "kernel-metadata.json", json.dumps(metadata, indent=1) + "\n")
+    return written
+
+
+def carried(code: str) -> list[str]:
+    """The modules of `labutils` that this code imports, with those that they import in turn."""
+    found, waiting = {"__init__"}, [code]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop())):
+            if not isinstance(node, ast.ImportFrom) or not (node.level or f"{node.module}.".startswith("labutils.")):
+                continue
+            module = (node.module or "").removeprefix("labutils").lstrip(".")
+            for name in [module] if module else [alias.name for alias in node.names]:
+                path = PACKAGE / f"{name}.py"
+                if name not in found and path.exists():
+                    found.add(name)
+                    waiting.append(path.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+def pack(modules: list[str]) -> str:
+    """These modules and the package's tables as a zip file in base64, the same bytes each time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in _files(modules):
+            entry = zipfile.ZipInfo(f"labutils/{path.relative_to(PACKAGE).as_posix()}")  # dated 1980
+            entry.create_system = 3  # on every system
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def relink(text: str) -> str:
+    """Prose for a file that stands alone: links to other files lead to the repository, or become plain text."""
+
+    def replace(match):
+        words, target = match.groups()
+        if labutils.REPOSITORY:
+            return f"[{words}]({_address(posixpath.normpath(f'notebooks/{target}'))})"
+        return f"notebook {words}" if words.isdigit() and not text[: match.start()].endswith("otebook ") else words
+
+    return LINK.sub(replace, text)
+
+
+def set_badges(content, name: str) -> None:
+    """Put badges that open the published copies below a notebook's title; without an address take them away."""
+    first = content.cells[0]
+    first.source = re.sub(r"\n\n\[!\[Open in .*", "", first.source)
+    if labutils.REPOSITORY.startswith("https://github.com/"):  # which Colab and Kaggle can read
+        colab, kaggle = (_address(PUBLISHED / path) for path in (f"colab/{name}.ipynb", f"kaggle/{name}/{name}.ipynb"))
+        colab = colab.replace("https://github.com", "https://colab.research.google.com/github")
+        title, _, rest = first.source.partition("\n")
+        badges = (
+            f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab}) "
+            f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]"
+            f"(https://kaggle.com/kernels/welcome?src={kaggle})"
+        )
+        first.source = f"{title}\n\n{badges}\n{rest}"
+
+
+def kernel_metadata(file_name: str, user: str, gpu: bool = False) -> dict:
+    """What `kaggle kernels push` wants to know: the data set attached, no internet, private."""
+    title = f"Music lab {Path(file_name).stem.replace('_', ' ')}"  # Kaggle makes the address from the title
+    switches = {"is_private": True, "enable_gpu": gpu, "enable_internet": False}
+    return {
+        "id": f"{user}/{_slug(title)}", "title": title, "code_file": file_name,
+        "language": "python", "kernel_type": "notebook",
+        **{name: str(value).lower() for name, value in switches.items()},
+        "dataset_sources": [DATASET], "competition_sources": [], "kernel_sources": [], "model_sources": [],
+    }  # fmt: skip
+
+
+def check_kernel(folder) -> list[str]:
+    """What is wrong with a folder for `kaggle kernels push`, one line each; an empty list: nothing."""
+    folder = Path(folder)
+    try:
+        found = dict(json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        return [f"kernel-metadata.json: is missing or no JSON object ({error})"]
+    known = {*FIELDS, "id_no", "machine_shape"}
+    problems = [f"{name}: is no field of the format" for name in found if name not in known]
+    for name, pattern in FIELDS.items():
+        value = found.get(name, [] if name.endswith("_sources") else "")
+        items = value if isinstance(value, list) else [str(value).lower() if isinstance(value, bool) else value]
+        fit = all(isinstance(item, str) and re.fullmatch(pattern, item) for item in items)
+        if not fit or isinstance(value, list) != name.endswith("_sources"):
+            problems.append(f"{name}: {value!r} should be {'a list of ' * name.endswith('_sources')}{pattern}")
+    if NO_USER in str(found.get("id")):
+        problems.append(f"id: write your Kaggle user name in place of {NO_USER}, or give it as --user")
+    if str(found.get("id")).split("/")[-1] != _slug(str(found.get("title"))):
+        problems.append(f"id: must end with the title in lower case with dashes, {_slug(str(found.get('title')))}")
+    files = sorted(path.name for path in folder.iterdir())
+    if files != sorted([str(found.get("code_file")), "kernel-metadata.json"]):
+        problems.append(f"the folder holds {', '.join(files)}; it should hold the code file and this one, no other")
+    return problems
+
+
+def scripts(notebooks: list[Notebook], out=None) -> list[Path]:
+    """Write each notebook as a plain script, `main.py` that runs them all, and the package beside them.
+
+    `out`: folder; None: `published/scripts`.
+    """
+    out = Path(out or PUBLISHED / "scripts")
+    (out / "labutils" / "assets").mkdir(parents=True, exist_ok=True)
+    contents = {notebook.name: nbformat.read(notebook.path, as_version=4) for notebook in notebooks}
+    texts = {name: as_script(content, name) for name, content in contents.items()}
+    texts["main"] = (PACKAGE / "assets" / "main.py").read_text(encoding="utf-8")
+    for name, text in texts.items():
+        save(out / f"{name}.py", text)
+    for path in _files(carried("\n".join(texts.values()))):
+        shutil.copyfile(path, out / "labutils" / path.relative_to(PACKAGE))
+    return [out / f"{name}.py" for name in texts]
+
+
+def as_script(content, name: str) -> str:
+    """A notebook as plain Python: prose as comments, code as it is; what a cell would show goes to `display`."""
+    parts = [
+        f'"""Notebook {name} as a plain script.\n\nWith other parameters: python {name}.py NAME=VALUE ...\n"""',
+        "from labutils import script\nfrom labutils.script import display",
+    ]
+    for cell in content.cells:
+        if cell.cell_type == "markdown":
+            parts.append(_comment(relink(cell.source)))
+        elif not _is(cell, "bootstrap"):
+            parts.append(_displayed(cell.source))
+        if _is(cell, "parameters"):
+            parts.append("script.begin(__file__, globals())  # takes the arguments; figures and sounds become files")
+    return "\n\n".join(parts) + "\n"
+
+
+def _comment(prose: str) -> str:
+    wrap = textwrap.TextWrapper(116, break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for line in prose.split("\n"):
+        wrap.subsequent_indent = "  " if re.match(r"- |\d+\. ", line) else ""
+        lines += wrap.wrap(line) or [""]
+    return "\n".join(f"# {line}".rstrip() for line in lines)
+
+
+def _displayed(source: str) -> str:
+    """Code of a cell whose last value, which a notebook shows by itself, is handed to `display`."""
+    last = ast.parse(source).body[-1]
+    shown = ast.get_source_segment(source, last)
+    if not isinstance(last, ast.Expr) or SILENT.match(shown):
+        return source
+    lines = source.split("\n")
+    tail = "\n".join(lines[last.lineno - 1 :]).replace(shown, f"display({shown})", 1)
+    return "\n".join([*lines[: last.lineno - 1], tail])
+
+
+def _is(cell, tag: str) -> bool:
+    return tag in cell.metadata.get("tags", [])
+
+
+def _code(content) -> str:
+    return "\n".join(cell.source for cell in content.cells if cell.cell_type == "code")
+
+
+def _files(modules: list[str]) -> list[Path]:
+    return [*(PACKAGE / f"{name}.py" for name in modules), *sorted((PACKAGE / "assets").glob("*.csv"))]
+
+
+def _address(path) -> str:
+    return f"{labutils.REPOSITORY}/blob/main/{Path(path).as_posix()}"
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
