@@ -7,6 +7,7 @@ figure into the notebook with its alternative text, `player` a sound.
 from __future__ import annotations
 
 import base64
+import html
 import io
 
 import matplotlib.pyplot as plt
@@ -20,35 +21,47 @@ MARKERS = "osD^vP*XhdpH<>8"
 
 
 def show(figure, alt: str) -> None:
-    """Show a figure (or the figure of an Axes) in the notebook with its alternative text. All notebooks.
-
-    The picture is stored with a palette of 256 colours: it looks the same and halves the saved notebook.
-    """
+    """Show a figure (or the figure of an Axes) in the notebook with its alternative text. All notebooks."""
     from IPython.display import Image, display
-    from PIL import Image as Pillow
 
     figure = figure if isinstance(figure, Figure) else np.ravel(figure)[0].figure
     for ax in figure.axes:  # panels on common axes are labelled at the edge only
         if len(ax.get_shared_y_axes().get_siblings(ax)) > 1:
             ax.label_outer()
+    display(Image(png(figure)), metadata={"image/png": {"alt": alt}})
+
+
+def png(figure: Figure, *, crop: bool = True) -> bytes:
+    """A figure as PNG, without its margins if `crop`; the figure is closed. All notebooks.
+
+    The picture is stored with a palette of 256 colours: it looks the same and halves the saved notebook.
+    """
+    from PIL import Image as Pillow
+
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", bbox_inches="tight")
+    figure.savefig(drawn, format="png", bbox_inches="tight" if crop else None)
     few = Pillow.open(drawn).convert("RGB").quantize(256, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
     few.save(small, "PNG", optimize=True)  # no colour of a scale is off by more than a few levels
-    display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
     plt.close(figure)
+    return small.getvalue()
+
+
+def sound_url(samples: np.ndarray) -> str:
+    """A sound, float32 [N] in [-1, 1] at 22,050 Hz, as the address of an MP3 that holds it. Notebook 01."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="MP3")
+    return "data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def player(samples: np.ndarray, title: str = ""):
     """A player for float32 [N] in [-1, 1] at 22,050 Hz, as MP3 so that a saved notebook stays small. Notebook 01."""
-    import soundfile
     from IPython.display import HTML
 
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="MP3")
-    source = "data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode()
     # JupyterLab strips a <source> from notebooks that the reader has not run yet, but not the src of <audio>.
-    audio = f'<audio controls src="{source}"></audio>'
+    title = html.escape(title)
+    audio = f'<audio controls src="{sound_url(samples)}" aria-label="{title}"></audio>'
     return HTML(f'<figure style="margin: 0"><figcaption>{title}</figcaption>{audio}</figure>')
 
 
