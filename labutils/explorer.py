@@ -1,4 +1,4 @@
-"""The explorer of notebook 01: a clip, its mel spectrogram, chromagram and beats, and a cursor that moves with the sound.
+"""The explorer of notebook 01: a clip, its mel spectrogram, chromagram and beats, and a cursor that follows the sound.
 
 The pictures and the player are plain HTML that every page keeps; the cursor is added by a script where one may run,
 the menus by ipywidgets where it is installed and somebody is there to use them.
@@ -9,37 +9,11 @@ from __future__ import annotations
 import base64
 import html
 import json
+from pathlib import Path
 
 import numpy as np
 
 from . import audio, build, plots
-
-# For each explorer that has no cursor yet: a line over the picture at the player's time, and the number of the beat.
-SCRIPT = """
-for (const root of document.querySelectorAll("figure.explorer:not([data-ready])")) {
-  root.dataset.ready = "yes";
-  const {left, width, top, height, seconds, beats} = JSON.parse(root.dataset.place);
-  const [picture, player, text] = ["div", "audio", "p"].map(tag => root.querySelector(tag));
-  const cursor = document.createElement("span");
-  cursor.style.cssText = `position: absolute; top: ${top}%; height: ${height}%; width: 0; pointer-events: none;`
-    + "border-left: 3px solid #fff; outline: 1px solid #000";
-  picture.append(cursor);
-  const move = () => {
-    cursor.style.left = `${left + width * Math.min(player.currentTime / seconds, 1)}%`;
-    const beat = beats.filter(time => time <= player.currentTime).length;
-    text.textContent = `${player.currentTime.toFixed(1)} s, beat ${beat} of ${beats.length}`;
-    if (!player.paused) requestAnimationFrame(move);
-  };
-  for (const event of ["play", "seeked", "pause"]) player.addEventListener(event, move);
-  picture.addEventListener("click", click => {
-    const box = picture.getBoundingClientRect();
-    const share = ((click.clientX - box.left) / box.width * 100 - left) / width;
-    player.currentTime = seconds * Math.max(0, Math.min(share, 1));
-  });
-  move();
-}
-"""
-
 
 def view(samples: np.ndarray, title: str):
     """Mel spectrogram over chromagram with the beats dashed, and a player: float32 [N] -> HTML. Notebook 01.
@@ -59,13 +33,15 @@ def view(samples: np.ndarray, title: str):
     place = {"left": upper.x0, "width": upper.width, "top": 1 - upper.y1, "height": upper.y1 - lower.y0}
     place = {name: round(100 * float(share), 2) for name, share in place.items()}  # %
     place |= {"seconds": round(seconds, 3), "beats": beats.round(3).tolist()}
+    script = (Path(__file__).parent / "assets" / "explorer.js").read_text(encoding="utf-8")
     alt = f"{title}: log-mel spectrogram above, chromagram below, {len(beats)} beats as dashed lines across both."
     return HTML(
         f'<figure class="explorer" style="margin: 0; max-width: 900px" data-place="{html.escape(json.dumps(place))}">'
         f'<div style="position: relative"><img alt="{html.escape(alt)}" style="display: block; width: 100%" '
         f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"></div>'
-        f'<audio controls style="width: 100%" aria-label="{html.escape(title)}" src="{plots.sound_url(samples)}"></audio>'
-        f"<p></p></figure><script>{SCRIPT}</script>"
+        f'<audio controls style="width: 100%" aria-label="{html.escape(title)}" '
+        f'src="{plots.sound_url(samples)}"></audio>'
+        f"<p></p></figure><script>{script}</script>"
     )
 
 
