@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from .audio import HOP_LENGTH, SAMPLE_RATE, frame_times
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # Okabe, Ito
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#666666")  # Okabe, Ito; grey
 MARKERS = "osD^vP*XhdpH<>8"
+LINES = ("-", "--", "-.", ":")  # what colours say is said by lines and markers too: for print, and for weak eyes
 
 
 def show(figure, alt: str) -> None:
@@ -84,7 +85,8 @@ def plot_curves(x, curves: dict, *, ax=None, title=None, xlabel="time (s)", ylab
     """Curves {name: [len(x)]} over one x; a name that begins with "_" gets no line in the legend. Notebook 01."""
     ax = _axes(ax)
     for number, (name, values) in enumerate(curves.items()):
-        ax.plot(x, values, color=COLORS[number % len(COLORS)], lw=1, label=name)
+        line = "-" if name.startswith("_") else LINES[number % len(LINES)]
+        ax.plot(x, values, color=COLORS[number % len(COLORS)], ls=line, lw=1, label=name)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     if any(not name.startswith("_") for name in curves):
         ax.legend(fontsize="small", loc="upper right")
@@ -169,8 +171,9 @@ def plot_batch(batch, *, ax=None, title=None, xlabel="frame"):
 def plot_spread(values: dict, *, ax=None, title=None, xlabel="", ylabel="", label=None, color=COLORS[0], offset=0.0):
     """Repeated measurements {name: [R]}, one row each: every value a dot, the mean a bar. Notebook 04."""
     ax = _axes(ax, (7, 0.38 * len(values) + 1.2))
+    marker = MARKERS[COLORS.index(color)]
     for y, numbers in enumerate(values.values()):
-        ax.plot(numbers, np.full(len(numbers), y + offset), "o", ms=4, alpha=0.25, mew=0, color=color)
+        ax.plot(numbers, np.full(len(numbers), y + offset), marker, ls="", ms=4, alpha=0.25, mew=0, color=color)
         ax.plot(np.mean(numbers), y + offset, "|", ms=12, mew=2, color=color, label=label if y == 0 else None)
     ax.set_yticks(range(len(values)), list(values))
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(len(values) - 0.4, -0.6))
