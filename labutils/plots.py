@@ -62,7 +62,7 @@ def player(samples: np.ndarray, title: str = ""):
 
     # JupyterLab strips a <source> from notebooks that the reader has not run yet, but not the src of <audio>.
     title = html.escape(title)
-    audio = f'<audio controls src="{sound_url(samples)}" aria-label="{title}"></audio>'
+    audio = f'<audio controls src="{sound_url(samples)}" aria-label="{title}" style="max-width: 100%"></audio>'
     return HTML(f'<figure style="margin: 0"><figcaption>{title}</figcaption>{audio}</figure>')
 
 
@@ -292,7 +292,10 @@ def plot_occlusion(fall, seconds, *, ax=None, title=None):
     image = ax.imshow(
         fall, origin="lower", aspect="auto", extent=(0, seconds, 0, 128), cmap="RdBu_r", vmin=-limit, vmax=limit
     )
-    ax.figure.colorbar(image, ax=ax, label="fall (nats)")
+    rows, columns = np.nonzero(fall < -limit / 4)  # in grey print the two sides of the scale look alike
+    centres = (columns + 0.5) * seconds / fall.shape[1], (rows + 0.5) * 128 / fall.shape[0]
+    ax.plot(*centres, "_", color="black")
+    ax.figure.colorbar(image, ax=ax, label="fall (nats; bar: a rise)")
     ax.set(title=title, xlabel="time (s)", ylabel="mel band")
     return ax
 

@@ -31,8 +31,8 @@ VIEW = """() => {
     return {
         figures: all("img").map(img => [img.src.slice(-60), img.complete ? img.naturalWidth : -1, img.clientWidth,
                                         img.closest(".jp-OutputArea-output").clientWidth]),
-        players: all("audio").map(audio => [audio.src.slice(-60), audio.getAttribute("aria-label"), audio.duration,
-                                              audio.error?.message]),
+        players: all("audio").map(audio => [audio.src.slice(-60), audio.getAttribute("aria-label"), audio.duration, audio.error?.message,
+                                              audio.clientWidth, audio.closest(".jp-OutputArea-output").clientWidth]),
         errors: [...document.querySelectorAll("[data-mime-type*=error], [data-mime-type*=stderr], .jp-Dialog")]
             .map(node => node.innerText),
     };
@@ -147,8 +147,9 @@ def check_what_was_seen(seen, min_figures):
     assert len(seen["figures"]) >= min_figures
     for _, width, shown, room in seen["figures"]:
         assert width > 0 and 0 < shown <= room + 1, (width, shown, room)  # loaded, and not cut off
-    for _, title, duration, error in seen["players"]:
+    for _, title, duration, error, shown, room in seen["players"]:
         assert title and duration and duration > 1 and not error, (title, duration, error)
+        assert 0 < shown <= room + 1, (title, shown, room)
 
 
 def test_notebook_01_shows_its_figures_and_plays(page, lab, pictures):
