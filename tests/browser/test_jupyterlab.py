@@ -31,8 +31,9 @@ VIEW = """() => {
     return {
         figures: all("img").map(img => [img.src.slice(-60), img.complete ? img.naturalWidth : -1, img.clientWidth,
                                         img.closest(".jp-OutputArea-output").clientWidth]),
-        players: all("audio").map(audio => [audio.src.slice(-60), audio.getAttribute("aria-label"), audio.duration, audio.error?.message,
-                                              audio.clientWidth, audio.closest(".jp-OutputArea-output").clientWidth]),
+        players: all("audio").map(audio => [audio.src.slice(-60), audio.getAttribute("aria-label"), audio.duration,
+                                            audio.error?.message, audio.clientWidth,
+                                            audio.closest(".jp-OutputArea-output").clientWidth]),
         errors: [...document.querySelectorAll("[data-mime-type*=error], [data-mime-type*=stderr], .jp-Dialog")]
             .map(node => node.innerText),
     };
