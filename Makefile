@@ -54,7 +54,7 @@ browser-test: $(STAMP)
 	      echo "make browser-test CHROMIUM=/path/to/chrome"; exit 1; }
 	$(PIP) install -q -r tests/browser/requirements.txt
 	$(PY) -m labutils data demo --size tiny
-	CHROMIUM="$(CHROMIUM)" $(PY) -m pytest -q --durations 6 tests/browser
+	CHROMIUM="$(CHROMIUM)" $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 6 tests/browser
 
 notebooks: $(STAMP)
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks

@@ -122,11 +122,11 @@ def look_through(page, pictures, name):
     scroller = page.locator(".jp-NotebookPanel .jp-WindowedPanel-outer").first
     scroller.evaluate("node => node.scrollTop = 0")
     for step in range(100):
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(200)
         page.screenshot(path=pictures / f"{name}-{page.viewport_size['width']}-{step:02d}.png")
         for kind, things in page.evaluate(VIEW).items():
             seen[kind] |= {json.dumps(thing): thing for thing in things}
-        before, after = scroller.evaluate("n => [n.scrollTop, (n.scrollBy(0, 0.8 * n.clientHeight), n.scrollTop)]")
+        before, after = scroller.evaluate("n => [n.scrollTop, (n.scrollBy(0, 0.9 * n.clientHeight), n.scrollTop)]")
         if after == before:
             return {kind: list(things.values()) for kind, things in seen.items()}
     raise AssertionError("no end of the notebook in 100 steps")
