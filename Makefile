@@ -24,11 +24,12 @@ STAMP := $(VENV)/.labs
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help labs test notebooks bundle-check bench matrix clean
+.PHONY: help labs test browser-test notebooks bundle-check bench matrix clean
 
 help:
 	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
 	@echo "make test        style, unit tests and notebook tests"
+	@echo "make browser-test JupyterLab and the pages of results in a real browser; screenshots in runs/browser/"
 	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
 	@echo "make bundle-check  run single-file notebooks as on Kaggle: their own environment, no network (minutes)"
 	@echo "make bench       what it costs, against plain baselines"
@@ -45,6 +46,17 @@ test: $(STAMP)
 	$(PY) -m labutils data demo
 	LABUTILS_OUTPUT=$(CURDIR)/runs/test $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 12 --nbval-lax \
 	    tests/notebooks notebooks
+
+# Needs Chromium or Chrome; as root on Debian and its kin it is installed, elsewhere the message says what to do.
+browser-test: $(STAMP)
+	@test -n "$(CHROMIUM)" || command -v chromium chromium-browser google-chrome > /dev/null || \
+	    { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium > /dev/null; } || \
+	    { echo "A browser is needed. Install Chromium (Debian: sudo apt install chromium) or Chrome, or name one:"; \
+	      echo "make browser-test CHROMIUM=/path/to/chrome"; exit 1; }
+	$(PIP) install -q -r tests/browser/requirements.txt
+	$(PY) -m labutils data demo --size tiny
+	CHROMIUM="$(CHROMIUM)" $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 6 tests/browser
 
 notebooks: $(STAMP)
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks

@@ -7,6 +7,7 @@ figure into the notebook with its alternative text, `player` a sound.
 from __future__ import annotations
 
 import base64
+import html
 import io
 import os
 from pathlib import Path
@@ -17,28 +18,44 @@ from matplotlib.figure import Figure
 
 from .audio import HOP_LENGTH, SAMPLE_RATE, frame_times
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # Okabe, Ito
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#666666")  # Okabe, Ito; grey
 MARKERS = "osD^vP*XhdpH<>8"
+LINES = ("-", "--", "-.", ":")  # what colours say is said by lines and markers too: for print, and for weak eyes
 
 
 def show(figure, alt: str) -> None:
-    """Show a figure (or the figure of an Axes) in the notebook with its alternative text. All notebooks.
-
-    The picture is stored with a palette of 256 colours: it looks the same and halves the saved notebook.
-    """
+    """Show a figure (or the figure of an Axes) in the notebook with its alternative text. All notebooks."""
     from IPython.display import Image, display
-    from PIL import Image as Pillow
 
     figure = figure if isinstance(figure, Figure) else np.ravel(figure)[0].figure
     for ax in figure.axes:  # panels on common axes are labelled at the edge only
         if len(ax.get_shared_y_axes().get_siblings(ax)) > 1:
             ax.label_outer()
+    display(Image(png(figure)), metadata={"image/png": {"alt": alt}})
+
+
+def png(figure: Figure, *, crop: bool = True) -> bytes:
+    """A figure as PNG, without its margins if `crop`; the figure is closed. All notebooks.
+
+    The picture is stored with a palette of 256 colours: it looks the same and halves the saved notebook.
+    """
+    from PIL import Image as Pillow
+
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", bbox_inches="tight")
+    figure.savefig(drawn, format="png", bbox_inches="tight" if crop else None)
     few = Pillow.open(drawn).convert("RGB").quantize(256, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
     few.save(small, "PNG", optimize=True)  # no colour of a scale is off by more than a few levels
-    display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
     plt.close(figure)
+    return small.getvalue()
+
+
+def sound_url(samples: np.ndarray) -> str:
+    """A sound, float32 [N] in [-1, 1] at 22,050 Hz, as the address of an MP3 that holds it. Notebook 01."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="MP3")
+    return "data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def save(axes, path) -> None:
@@ -53,14 +70,11 @@ def save(axes, path) -> None:
 
 def player(samples: np.ndarray, title: str = ""):
     """A player for float32 [N] in [-1, 1] at 22,050 Hz, as MP3 so that a saved notebook stays small. Notebook 01."""
-    import soundfile
     from IPython.display import HTML
 
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="MP3")
-    source = "data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode()
     # JupyterLab strips a <source> from notebooks that the reader has not run yet, but not the src of <audio>.
-    audio = f'<audio controls src="{source}"></audio>'
+    title = html.escape(title)
+    audio = f'<audio controls src="{sound_url(samples)}" aria-label="{title}" style="max-width: 100%"></audio>'
     return HTML(f'<figure style="margin: 0"><figcaption>{title}</figcaption>{audio}</figure>')
 
 
@@ -83,7 +97,8 @@ def plot_curves(x, curves: dict, *, ax=None, title=None, xlabel="time (s)", ylab
     """Curves {name: [len(x)]} over one x; a name that begins with "_" gets no line in the legend. Notebook 01."""
     ax = _axes(ax)
     for number, (name, values) in enumerate(curves.items()):
-        ax.plot(x, values, color=COLORS[number % len(COLORS)], lw=1, label=name)
+        line = "-" if name.startswith("_") else LINES[number % len(LINES)]
+        ax.plot(x, values, color=COLORS[number % len(COLORS)], ls=line, lw=1, label=name)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     if any(not name.startswith("_") for name in curves):
         ax.legend(fontsize="small", loc="upper right")
@@ -168,8 +183,9 @@ def plot_batch(batch, *, ax=None, title=None, xlabel="frame"):
 def plot_spread(values: dict, *, ax=None, title=None, xlabel="", ylabel="", label=None, color=COLORS[0], offset=0.0):
     """Repeated measurements {name: [R]}, one row each: every value a dot, the mean a bar. Notebook 04."""
     ax = _axes(ax, (7, 0.38 * len(values) + 1.2))
+    marker = MARKERS[COLORS.index(color)]
     for y, numbers in enumerate(values.values()):
-        ax.plot(numbers, np.full(len(numbers), y + offset), "o", ms=4, alpha=0.25, mew=0, color=color)
+        ax.plot(numbers, np.full(len(numbers), y + offset), marker, ls="", ms=4, alpha=0.25, mew=0, color=color)
         ax.plot(np.mean(numbers), y + offset, "|", ms=12, mew=2, color=color, label=label if y == 0 else None)
     ax.set_yticks(range(len(values)), list(values))
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(len(values) - 0.4, -0.6))
@@ -253,7 +269,9 @@ def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, titl
 def plot_results(panels: dict, references: dict, *, title=None):
     """Panels {title: (name of the score, {row: Estimate})} side by side, as `plot_estimates`; returns the Figure.
 
-    `references`: figures of the report {title: {row: value}}. `labutils run` draws `results.png` with it.
+    All notebooks: `labutils run` draws `results.png` with it.
+
+    `references`: figures of the report {title: {row: value}}.
     """
     size = (2.1 * len(panels) + 2.4, 0.3 * max(len(rows) for _, rows in panels.values()) + 1.4)
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, squeeze=False, layout="constrained")
@@ -308,7 +326,10 @@ def plot_occlusion(fall, seconds, *, ax=None, title=None):
     image = ax.imshow(
         fall, origin="lower", aspect="auto", extent=(0, seconds, 0, 128), cmap="RdBu_r", vmin=-limit, vmax=limit
     )
-    ax.figure.colorbar(image, ax=ax, label="fall (nats)")
+    rows, columns = np.nonzero(fall < -limit / 4)  # in grey print the two sides of the scale look alike
+    centres = (columns + 0.5) * seconds / fall.shape[1], (rows + 0.5) * 128 / fall.shape[0]
+    ax.plot(*centres, "_", color="black")
+    ax.figure.colorbar(image, ax=ax, label="fall (nats; bar: a rise)")
     ax.set(title=title, xlabel="time (s)", ylabel="mel band")
     return ax
 

@@ -29,6 +29,13 @@ AFFECT_ROWS = {
 PICTURE = (
     "Scores of all models with 95 % intervals, for genre and for each affect axis; crosses are the report's figures"
 )
+# Pygments' purple, the template's orange numbers and its grey captions are too pale to read for weak eyes
+DARKER = """<style>
+.highlight .ow, .highlight .nd { color: #8a10d0 }
+div.prompt.output_prompt { color: #b3370f }
+caption { color: #555 }
+</style>
+"""
 DEMO_NOTE = "Made from the procedural default data: these numbers say nothing about real music."
 
 
@@ -152,7 +159,8 @@ def _write_pages(notebooks: list[Notebook], out: Path) -> None:
     for notebook in notebooks:
         executed = out / "notebooks" / notebook.path.name
         if executed.exists():
-            save(out / "html" / f"{notebook.name}.html", exporter.from_filename(str(executed))[0])
+            page = exporter.from_filename(str(executed))[0].replace("</head>", DARKER + "</head>", 1)
+            save(out / "html" / f"{notebook.name}.html", page)
 
 
 def _index(out: Path, states: dict, rows: pd.DataFrame, note: str, num_metrics: int) -> str:

@@ -62,6 +62,11 @@ def test_maps_share_one_symmetric_scale():
     assert mosaic.get_array()[:3, :7].filled(0).tolist() == [[-2, -2, -2, 0, 1, 1, 1]] * 3  # a gap between the two
 
 
+def test_tiles_below_zero_are_marked_in_grey_too():
+    ax = plots.plot_occlusion(np.array([[1.0, -1.0], [0.0, -0.1]]), 10)
+    assert ax.lines[0].get_xydata().tolist() == [[7.5, 32.0]] and ax.get_xlim() == (0, 10) and ax.get_ylim() == (0, 128)
+
+
 def test_show_attaches_the_alternative_text(monkeypatch):
     shown = {}
     monkeypatch.setattr("IPython.display.display", lambda figure, metadata: shown.update(metadata))
