@@ -19,12 +19,13 @@ COLUMNS = ["notebook", "metric", "value", "ci_low", "ci_high", "n", "seed", "dat
 GENRE_ROWS = {  # of the picture of results
     "LSTM mel raw": "lstm.mel_raw", "LSTM mel beat": "lstm.mel_beat", "LSTM chroma raw": "lstm.chroma_raw",
     "LSTM chroma beat": "lstm.chroma_beat", "LSTM fused raw": "lstm.fused_raw", "LSTM fused beat": "lstm.fused_beat",
-    "CNN mel raw": "cnn.mel_raw", "AST mel raw": "ast.mel_raw", "SVM, mel statistics": "baseline.mel_raw",
-    "largest class": "majority",
+    "CNN mel raw": "cnn.mel_raw", "AST mel raw": "ast.mel_raw", "ensemble, raw": "ensemble.raw",
+    "SVM, mel statistics": "baseline.mel_raw", "largest class": "majority",
 }  # fmt: skip
 AFFECT_ROWS = {
     "LSTM": "lstm.affect", "CNN": "cnn.affect", "AST": "ast.affect", "CNN from genres": "transfer.finetuned",
-    "multitask": "multitask", "ridge, mel statistics": "ridge.affect",
+    "multitask": "multitask", "ensemble": "ensemble.affect", "SVR, mel statistics": "svr.affect",
+    "ridge, mel statistics": "ridge.affect",
 }  # fmt: skip
 PICTURE = (
     "Scores of all models with 95 % intervals, for genre and for each affect axis; crosses are the report's figures"
