@@ -24,12 +24,14 @@ STAMP := $(VENV)/.labs
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help labs test notebooks bench clean
+.PHONY: help labs test notebooks handout nbgrader bench clean
 
 help:
 	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
 	@echo "make test        style, unit tests and notebook tests"
 	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
+	@echo "make handout     student copies, teacher copies, and a book of each, in runs/handout"
+	@echo "make nbgrader    install nbgrader and have it validate these copies"
 	@echo "make bench       what it costs, against plain baselines"
 	@echo "make clean       remove all that was made: .venv, runs, generated data, caches"
 
@@ -46,6 +48,13 @@ test: $(STAMP)
 
 notebooks: $(STAMP)
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks
+
+handout: $(STAMP)
+	$(PY) -m labutils publish handout
+
+nbgrader: $(STAMP)
+	$(PIP) install -q nbgrader -c constraints.txt
+	$(PY) -m pytest -q tests/notebooks/nbgrader_accepts.py
 
 bench: $(STAMP)
 	$(PY) benchmarks/run.py

@@ -37,6 +37,11 @@ examples:
   labutils data info ~/music
   labutils data difficulty
 """
+PUBLISH_EXAMPLES = """\
+examples:
+  labutils publish handout
+  labutils publish handout --only 05 --out ~/course
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,6 +106,15 @@ def _data_difficulty(args) -> int:
     return 0
 
 
+def _publish_handout(args) -> int:
+    from .handout import publish
+
+    out = publish(args.notebooks, args.out, args.only)
+    for reader in ("student", "teacher"):
+        print(f"{reader}: {out / reader / 'notebooks'}\n         {out / reader / 'book' / 'index.html'}")
+    return 0
+
+
 def _run(args) -> int:
     from .batch import run
 
@@ -119,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(handler=_doctor)
     _add_data(commands)
     _add_run(commands)
+    _add_publish(commands)
     return parser
 
 
@@ -172,6 +187,17 @@ def _add_run(commands) -> None:
     run.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: notebooks/)")
     run.add_argument("--in-place", action="store_true", help="write the outputs into the source notebooks too")
     run.set_defaults(handler=_run)
+
+
+def _add_publish(commands) -> None:
+    publish = _command(commands, "publish", "write the notebooks in other forms", PUBLISH_EXAMPLES)
+    kinds = publish.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    handout = _command(kinds, "handout", "student and teacher copies, and a book of each to read and print")
+    handout.add_argument("--out", metavar="DIR", default="runs/handout", help="folder (default: runs/handout)")
+    handout.add_argument("--only", default="", metavar="05,06", help="these notebooks, by number or name")
+    handout.add_argument("--notebooks", metavar="DIR", default="notebooks", help="their folder (default: notebooks/)")
+    handout.set_defaults(handler=_publish_handout)
 
 
 def _count(text: str) -> int:
