@@ -43,12 +43,7 @@ def publish(notebooks: str | Path, out: str | Path, only: str = "") -> Path:
     """
     folder, out = Path(notebooks), Path(out)
     sources = {n.name: nbformat.read(n.path, as_version=4) for n in select(load_notebooks(folder), only)}
-    secrets = telling_lines(sources.values())
-    copies = {"student": {}, "teacher": {}}
-    for name, source in sources.items():
-        copies["teacher"][name] = graded(source, name)
-        copies["student"][name] = cleared(copies["teacher"][name], name, secrets)
-    for reader, chapters in copies.items():
+    for reader, chapters in copies(sources).items():
         for name, chapter in chapters.items():
             _save(out / reader / "notebooks" / f"{name}.ipynb", nbformat.writes(chapter) + "\n")
         texts = _linked_texts(folder, chapters)
@@ -56,6 +51,13 @@ def publish(notebooks: str | Path, out: str | Path, only: str = "") -> Path:
             _save(out / reader / "notebooks" / link, text)
         _write_book(chapters, texts, out / reader / "book", f"{TITLE}: {reader} book", ABOUT[reader])
     return out
+
+
+def copies(sources: dict[str, nbformat.NotebookNode]) -> dict[str, dict[str, nbformat.NotebookNode]]:
+    """The copies for "student" and "teacher" of notebooks by name."""
+    secrets = telling_lines(sources.values())
+    teacher = {name: graded(source, name) for name, source in sources.items()}
+    return {"student": {name: cleared(full, secrets) for name, full in teacher.items()}, "teacher": teacher}
 
 
 def graded(source: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
@@ -81,7 +83,7 @@ def graded(source: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def cleared(teacher: nbformat.NotebookNode, name: str, secrets: set[str]) -> nbformat.NotebookNode:
+def cleared(teacher: nbformat.NotebookNode, secrets: set[str]) -> nbformat.NotebookNode:
     """The student copy of a teacher copy: stubs for solutions, and no output that a solution made or that shows one.
 
     Outputs go from exercises, checks and all cells that use what an exercise defines; from others only if they show
@@ -150,14 +152,14 @@ class _Renderer(IPythonRenderer):
         return convert(body)
 
     def block_math(self, body: str) -> str:
-        return convert(body, display="block")
+        return f'<span class="formula" tabindex="0">{convert(body, display="block")}</span>'
 
 
 def _write_book(chapters: dict, texts: dict[str, str], folder: Path, title: str, about: str) -> None:
     """One page a chapter, one for each linked text, and `index.html` with the table of contents."""
     sources = {f"{name}.ipynb": chapter for name, chapter in chapters.items()}
     for link, text in texts.items():
-        cells = [nbformat.v4.new_markdown_cell(text)]
+        cells = [nbformat.v4.new_markdown_cell(text, id="text")]  # the same from run to run
         sources[posixpath.basename(link)] = nbformat.v4.new_notebook(cells=cells)
     pages = {source: f"{source.rpartition('.')[0]}.html" for source in sources}
     exporter = HTMLExporter(  # "basic": the cells alone, in the form that keeps the alternative text of figures
@@ -201,7 +203,7 @@ def _tidy(body: BeautifulSoup, pages: dict[str, str]) -> BeautifulSoup:
         else:
             link["href"] = page + (f"#{_slug(unquote(anchor))}" if anchor else "")
     for box in body.select(".output_html:has(table)"):
-        box["tabindex"] = "0"  # a wide table is scrolled by keyboard, too
+        box["tabindex"] = "0"  # so that a wide table is scrolled by keyboard, too
     for header in body.select("th"):
         header.name = "th" if header.get_text(strip=True) else "td"
     return body

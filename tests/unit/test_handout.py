@@ -254,8 +254,10 @@ def test_a_linked_text_becomes_a_page_and_a_missing_one_plain_text(tmp_path):
     (tmp_path / "docs" / "glossary.md").write_text(
         "# Glossary\n\n## Hop length\n\nSee [01](../notebooks/01_small.ipynb)."
     )
-    out = handout.publish(folder, tmp_path / "out")
+    out, again = (handout.publish(folder, tmp_path / run) for run in ("out", "again"))
     assert (out / "student" / "docs" / "glossary.md").exists()
+    page = "student/book/glossary.html"
+    assert (out / page).read_bytes() == (again / page).read_bytes()
     book = {path.name: BeautifulSoup(path.read_text(), "html.parser") for path in (out / "student" / "book").iterdir()}
     assert set(book) == {"01_small.html", "glossary.html", "index.html"} and not broken_links(book)
     main = book["01_small.html"].main
