@@ -1,5 +1,6 @@
 """A student copy, run as it is handed out, stops at its stubs and nowhere else."""
 
+import copy
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +30,7 @@ def executed(tmp_path_factory):
     copies = handout.copies({n.name: load_notebook_node(str(n.path)) for n in notebooks})["student"]
 
     def run(notebook):
-        content = parameterize_notebook(copies[notebook.name], notebook.parameters)
+        content = parameterize_notebook(copy.deepcopy(copies[notebook.name]), notebook.parameters)
         client = NotebookClient(content, allow_errors=True, timeout=600, kernel_name="python3")
         return client.execute(cwd=str(home), env=environment)
 
