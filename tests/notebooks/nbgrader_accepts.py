@@ -37,6 +37,7 @@ def nbgrader(home: Path, *arguments: str) -> str:
     places = {"LABUTILS_HOME": home, "LABUTILS_DATA": home / "demo-tiny", "LABUTILS_OUTPUT": home / "out"}
     environment = {**os.environ, **{name: str(path) for name, path in places.items()}}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])  # it calls alembic
     command = [sys.executable, "-m", "nbgrader", *arguments]
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
     return done.stdout + done.stderr
