@@ -24,7 +24,7 @@ STAMP := $(VENV)/.labs
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help labs test browser-test notebooks bundle-check bench matrix clean
+.PHONY: help labs test browser-test notebooks handout nbgrader bundle-check bench matrix clean
 
 help:
 	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
@@ -32,6 +32,8 @@ help:
 	@echo "make browser-test JupyterLab and the pages of results in a real browser; screenshots in runs/browser/"
 	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
 	@echo "make bundle-check  run single-file notebooks as on Kaggle: their own environment, no network (minutes)"
+	@echo "make handout     student copies, teacher copies, and a book of each, in runs/handout"
+	@echo "make nbgrader    install nbgrader and have it validate these copies"
 	@echo "make bench       what it costs, against plain baselines"
 	@echo "make matrix      the tests on Python 3.11 to 3.13, librosa 0.10 to 1.0 and the lowest versions allowed (gigabytes)"
 	@echo "make clean       remove all that was made: .venv, runs, generated data, caches"
@@ -64,6 +66,13 @@ notebooks: $(STAMP)
 
 bundle-check: $(STAMP)
 	$(PY) tests/isolation/closed.py
+
+handout: $(STAMP)
+	$(PY) -m labutils publish handout
+
+nbgrader: $(STAMP)
+	$(PIP) install -q nbgrader -c constraints.txt
+	$(PY) -m pytest -q tests/notebooks/nbgrader_accepts.py
 
 bench: $(STAMP)
 	$(PY) benchmarks/run.py

@@ -52,6 +52,7 @@ examples:
   labutils publish bundle --only 05
   labutils publish bundle --target kaggle --user NAME
   labutils publish scripts --out ~/lab
+  labutils publish handout --only 05 --out ~/course
 """
 
 
@@ -115,6 +116,16 @@ def _data_difficulty(args) -> int:
     print(f"How hard {root} is for simple models")
     for name, value in difficulty(root).items():
         print(f"  {name:<32} {value:6.3f}")
+    return 0
+
+
+def _publish_handout(args) -> int:
+    from .batch import default_folder
+    from .handout import publish
+
+    out = publish(default_folder(args.notebooks), args.out or "runs/handout", args.only)
+    for reader in ("student", "teacher"):
+        print(f"{reader}: {out / reader / 'notebooks'}\n         {out / reader / 'book' / 'index.html'}")
     return 0
 
 
@@ -251,7 +262,11 @@ def _add_publish(commands) -> None:
     scripts = _command(kinds, "scripts", "plain scripts, and a main.py that runs them all")
     scripts.set_defaults(handler=_publish_scripts)
 
-    for kind, folder in ((bundle, "published/TARGET"), (scripts, "published/scripts")):
+    handout = _command(kinds, "handout", "student and teacher copies, and a book of each to read and print")
+    handout.set_defaults(handler=_publish_handout)
+
+    folders = (bundle, "published/TARGET"), (scripts, "published/scripts"), (handout, "runs/handout")
+    for kind, folder in folders:
         kind.add_argument("--only", default="", metavar="05,06", help="these notebooks, by number or name")
         kind.add_argument("--out", metavar="DIR", help=f"folder for what is made (default: {folder})")
         kind.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: notebooks/)")

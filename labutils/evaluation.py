@@ -178,6 +178,17 @@ def median_difference(a, b, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
     return Estimate(float(np.median(b) - np.median(a)), float(low), float(high), len(a) + len(b))
 
 
+def neighbour_purity(points, labels, k: int) -> np.ndarray:
+    """Share of each point's k nearest neighbours that have its label: [N, D], [N] -> [N]. Notebook 10.
+
+    A point is not its own neighbour.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    neighbours = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
+    return (np.asarray(labels)[neighbours] == np.asarray(labels)[:, None]).mean(axis=1)
+
+
 def _with_seeds(y_true, y_pred) -> tuple[np.ndarray, np.ndarray]:
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     return y_true, y_pred if y_pred.ndim > y_true.ndim else y_pred[None]

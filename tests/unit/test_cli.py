@@ -30,7 +30,9 @@ def test_help_has_examples(command, capsys):
     assert "examples:\n  labutils " in printed and printed.startswith("usage: labutils")
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["data"], ["data", "build"], ["run", "--red"], ["run", "--o", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["fly"], ["data"], ["data", "build"], ["publish"], ["run", "--red"], ["run", "--o", "x"]]
+)
 def test_wrong_use_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(arguments)

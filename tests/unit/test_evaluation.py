@@ -120,3 +120,9 @@ def test_models_with_other_numbers_of_seeds_cannot_be_compared(answers):
 
 def test_an_estimate_reads_well():
     assert str(evaluation.Estimate(0.5, 0.41, 0.6, 100)) == "0.50 [0.41, 0.60]"
+
+
+def test_neighbour_purity_leaves_the_point_itself_out():
+    points, labels = np.array([[0.0], [1.0], [3.0], [10.0], [11.0]]), np.array([0, 0, 1, 1, 1])
+    assert evaluation.neighbour_purity(points, labels, 1).tolist() == [1, 1, 0, 1, 1]
+    assert evaluation.neighbour_purity(points, labels, 2).tolist() == [0.5, 0.5, 0, 1, 1]
