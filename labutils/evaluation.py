@@ -73,25 +73,30 @@ def weighted_f1(y_true, y_pred) -> float:
 
 
 def spearman(y_true, y_pred) -> float:
-    """Spearman's rank correlation in [-1, 1]; 0 where the predictions are all equal and rank nothing. Notebook 08."""
-    a, b = (ranks(values) - (len(values) + 1) / 2 for values in (y_true, y_pred))
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else 0.0  # as scipy's spearmanr, without its overhead
+    """Spearman's rank correlation in [-1, 1]; 0 where the predictions are all equal and rank nothing. Notebook 08.
+
+    Of arrays [N]; of stacks [..., N], as the bootstrap draws them, one value per row.
+    """
+    a, b = (ranks(values) - (np.shape(values)[-1] + 1) / 2 for values in (y_true, y_pred))
+    scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    rho = np.divide((a * b).sum(axis=-1), scale, out=np.zeros_like(scale), where=scale > 0)
+    return float(rho) if rho.ndim == 0 else rho
 
 
 def ranks(values) -> np.ndarray:
-    """Rank of each value, 1 the smallest, equal values share the mean of their ranks: [N] -> float [N]. Notebook 08."""
-    values = np.asarray(values)
-    in_order = np.sort(values)
-    return (np.searchsorted(in_order, values) + np.searchsorted(in_order, values, "right") + 1) / 2
+    """Rank of each value, 1 the smallest; equal values share the mean of theirs: [..., N] -> float. Notebook 08."""
+    from scipy.stats import rankdata
+
+    return rankdata(values, axis=-1)
 
 
 def mean_spearman(y_true, y_pred) -> float:
-    """Mean over the axes of Spearman's rho, from arrays [N, A] (or [N]). The competition's score. Notebook 08."""
+    """Mean over the axes of Spearman's rho, from arrays [..., N, A] (or [N]). The competition's score. Notebook 08."""
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.ndim == 1:
         return spearman(y_true, y_pred)
-    return float(np.mean([spearman(y_true[:, a], y_pred[:, a]) for a in range(y_true.shape[1])]))
+    means = np.mean(spearman(y_true.swapaxes(-1, -2), y_pred.swapaxes(-1, -2)), axis=-1)
+    return float(means) if means.ndim == 0 else means
 
 
 def classification_report(y_true, y_pred, classes: list[str]) -> pd.DataFrame:
@@ -131,11 +136,8 @@ def bootstrap(metric, y_true, y_pred, *, num_resamples: int = NUM_RESAMPLES, see
     """
     y_true, y_pred = _with_seeds(y_true, y_pred)
     rng = np.random.default_rng(seed)
-    draws = np.empty(num_resamples)
-    for i in range(num_resamples):
-        clips, seeds = _draw(rng, y_pred)
-        draws[i] = over_seeds(metric, y_true[clips], y_pred[np.ix_(seeds, clips)])
-    low, high = np.quantile(draws, [0.025, 0.975])
+    clips, seeds = map(np.stack, zip(*(_draw(rng, y_pred) for _ in range(num_resamples))))
+    low, high = np.quantile(_drawn(metric, y_true, y_pred, clips, seeds), [0.025, 0.975])
     return Estimate(over_seeds(metric, y_true, y_pred), float(low), float(high), len(y_true), len(y_pred))
 
 
@@ -154,13 +156,15 @@ def paired_difference(metric, y_true, y_pred_a, y_pred_b, *, num_resamples: int 
         raise ValueError(f"{len(a)} seeds against {len(b)}: compare models trained with the same number of seeds")
     rng = np.random.default_rng(seed)
     observed = over_seeds(metric, y_true, b) - over_seeds(metric, y_true, a)
-    draws, null = np.empty(num_resamples), np.empty(num_resamples)
-    for i in range(num_resamples):
-        clips, seeds = _draw(rng, a)
-        chosen = np.ix_(seeds, clips)
-        draws[i] = over_seeds(metric, y_true[clips], b[chosen]) - over_seeds(metric, y_true[clips], a[chosen])
-        swap = (rng.random(len(y_true)) < 0.5).reshape(1, -1, *[1] * (a.ndim - 2))
-        null[i] = over_seeds(metric, y_true, np.where(swap, a, b)) - over_seeds(metric, y_true, np.where(swap, b, a))
+    luck = [(*_draw(rng, a), rng.random(len(y_true)) < 0.5) for _ in range(num_resamples)]
+    clips, seeds, swap = map(np.stack, zip(*luck))
+    draws = _drawn(metric, y_true, b, clips, seeds) - _drawn(metric, y_true, a, clips, seeds)
+    swap = swap.reshape(*swap.shape, *[1] * (a.ndim - 2))  # [R, N] or [R, N, 1]
+    truth = np.broadcast_to(y_true, (num_resamples, *y_true.shape))
+    null = np.zeros(num_resamples)
+    for one, other in zip(a, b):
+        after, before = np.where(swap, one, other), np.where(swap, other, one)
+        null += (_rows(metric, truth, after) - _rows(metric, truth, before)) / len(a)
     low, high = np.quantile(draws, [0.025, 0.975])
     p_value = (1 + np.sum(np.abs(null) >= abs(observed) - 1e-12)) / (num_resamples + 1)
     return Estimate(float(observed), float(low), float(high), len(y_true), len(a)), float(p_value)
@@ -198,3 +202,18 @@ def _draw(rng, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Clips and seeds of one bootstrap resample."""
     num_seeds, num_clips = y_pred.shape[:2]
     return rng.integers(0, num_clips, num_clips), rng.integers(0, num_seeds, num_seeds)
+
+
+def _drawn(metric, y_true, y_pred, clips, seeds) -> np.ndarray:
+    """The metric of each resample [R], mean over its seeds: clips [R, N] and seeds [R, S] index y_pred [S, N, ...]."""
+    rows = [_rows(metric, y_true[clips], y_pred[chosen[:, None], clips]) for chosen in seeds.T]
+    return np.mean(rows, axis=0)
+
+
+def _rows(metric, y_true, y_pred) -> np.ndarray:
+    """The metric of each row of two stacks [R, N, ...]; rank correlations take the stack at once."""
+    if metric is mean_spearman and y_true.ndim == 2:
+        metric = spearman
+    if metric in (spearman, mean_spearman):
+        return metric(y_true, y_pred)
+    return np.array([metric(*pair) for pair in zip(y_true, y_pred)])
