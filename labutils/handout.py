@@ -191,6 +191,8 @@ def _write_book(chapters: dict, texts: dict[str, str], folder: Path, title: str,
 
 def _tidy(body: BeautifulSoup, pages: dict[str, str]) -> BeautifulSoup:
     """Links between notebooks become links between pages, or plain text where the book has no such page."""
+    for script in body.select("script"):  # on paper nothing moves
+        script.decompose()
     for heading in body.select("h1, h2, h3, h4"):
         heading["id"] = _slug(heading.get_text())
     for link in body.select("a[href]"):

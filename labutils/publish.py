@@ -238,7 +238,10 @@ def _code(content) -> str:
 
 
 def _files(modules: list[str]) -> list[Path]:
-    return [*(PACKAGE / f"{name}.py" for name in modules), *sorted((PACKAGE / "assets").glob("*.csv"))]
+    return [
+        *(PACKAGE / f"{name}.py" for name in modules),
+        *sorted((PACKAGE / "assets").glob("*.[cj]s*")),
+    ]  # tables and the explorer's script
 
 
 def _address(path) -> str:

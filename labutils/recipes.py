@@ -19,7 +19,7 @@ from .training import Fitted, Settings, fit_or_load, freeze, predict
 VAL_FRACTION = 0.15  # of the training split, for early stopping; another seed, another part
 TEST_FRACTION = 0.25  # of the affect training split, where the test split has no labels; the same for all seeds
 # Clips that a repaired model sees in training, epochs times clips; with 2,000 danceability suffered.
-ENOUGH_CLIPS = {"genre": 4600, "affect": 3000}
+ENOUGH_CLIPS = {"genre": 4000, "affect": 3000}
 MIN_EPOCHS = 6
 BACKBONES = {"lstm": models.LSTMBackbone, "cnn": models.CNNBackbone, "ast": models.ASTBackbone}
 # Architecture and settings by (recipe, model, time axis): "repaired" is ours in a few seconds a model, "best" takes

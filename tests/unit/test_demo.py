@@ -87,7 +87,9 @@ def test_labels_follow_the_real_quantiles(clips):
     quantiles = pd.read_csv(demo.ASSETS / "echonest_quantiles.csv", index_col=0)
     for axis in demo.AXES:
         assert clips[axis].between(0, 1).all()
-        assert clips[axis].quantile(quantiles.index[1:-1]).to_numpy() == pytest.approx(quantiles[axis].iloc[1:-1], abs=0.01)
+        assert clips[axis].quantile(quantiles.index[1:-1]).to_numpy() == pytest.approx(
+            quantiles[axis].iloc[1:-1], abs=0.01
+        )
 
 
 def test_genres_keep_their_character(clips):

@@ -68,6 +68,12 @@ def readable(path: Path) -> str:
     return " ".join(f"{raw} {html.unescape(re.sub('<[^>]+>', '', raw))}".split())
 
 
+def texts_of(sources: dict) -> set[str]:
+    """The texts that notebooks link to: each is copied beside the notebooks and is a page of the book."""
+    prose = "\n".join(cell.source for book in sources.values() for cell in book.cells if cell.cell_type == "markdown")
+    return set(re.findall(r"\.\./docs/(\w+)\.md", prose))
+
+
 def found_solutions(folder: Path) -> dict[str, set[str]]:
     lines = solution_lines()
     texts = {path.name: readable(path) for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -76,7 +82,7 @@ def found_solutions(folder: Path) -> dict[str, set[str]]:
 
 def test_no_line_of_a_solution_is_in_any_student_file(published):
     found = found_solutions(published / "student")
-    assert len(found) == 10 + 11 and not any(found.values()), found
+    assert len(found) == 10 + 11 + 2 * len(texts_of(SOURCES)) and not any(found.values()), found
 
 
 def test_every_line_of_a_solution_is_in_the_teachers_notebooks_and_book(published):
@@ -124,7 +130,7 @@ def test_outputs_of_solutions_go_and_others_stay(published, name):
 def test_two_runs_give_the_same_files(tmp_path, published):
     first, second = (handout.publish(NOTEBOOKS, tmp_path / run, only="08") for run in "ab")
     files = [path.relative_to(first) for path in sorted(first.rglob("*")) if path.is_file()]
-    assert len(files) == 2 * 3
+    assert len(files) == 2 * (3 + 2 * len(texts_of({"08": SOURCES["08_affect_regression"]})))
     for file in files:
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
     same = "student/notebooks/08_affect_regression.ipynb"
@@ -206,7 +212,7 @@ def broken_links(book) -> list[tuple[str, str]]:
 def test_books_have_no_broken_link_and_every_page_is_listed(book):
     assert not broken_links(book)
     listed = {link["href"].partition("#")[0] for link in book["index.html"].select("main a")}
-    assert listed == set(book) - {"index.html"} and len(listed) == 10
+    assert listed == set(book) - {"index.html"} and len(listed) == 10 + len(texts_of(SOURCES))
     sections = [link for link in book["index.html"].select("main a") if "#" in link["href"]]
     assert len(sections) > 50
     chapter = book["05_lstm.html"]
