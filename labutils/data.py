@@ -295,7 +295,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
 def deal(labels: np.ndarray, num_folds: int, seed: int = 0) -> np.ndarray:
     """The fold of each clip, int [N] in [0, num_folds): equal parts with the same mix of labels.
 
-    Notebook 07. `labels` as for `stratified_split`. Each group is shuffled and dealt out like cards, on from where
+    Notebook 05. `labels` as for `stratified_split`. Each group is shuffled and dealt out like cards, on from where
     the last group ended, so that folds differ by one clip at most.
     """
     rng = np.random.default_rng(seed)

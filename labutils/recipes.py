@@ -229,7 +229,7 @@ def cross_validate(root, kind: str, *, axis=None, feature="mel", time="raw", rec
                    num_folds=5, num_repeats=2, class_mapping="auto", device="cpu", **changes):  # fmt: skip
     """Predictions of the training clips by models that did not train on them: repeated k-fold cross-validation.
 
-    Notebook 07. The way to compare recipes: it uses every training clip and no test clip. In each repeat the clips
+    Notebook 05. The way to compare recipes: it uses every training clip and no test clip. In each repeat the clips
     are dealt into `num_folds` parts of the same mix of labels, and each part is predicted by a model trained on the
     rest, to its last epoch. `changes`: see `train_genre`.
 
