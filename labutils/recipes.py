@@ -29,7 +29,7 @@ RECIPES = {
     ("repaired", "lstm", "raw"): ({"hidden": 64, "frames_per_step": 8, "statistics": True}, Settings(20, lr=4e-3)),
     ("repaired", "lstm", "beat"): ({"hidden": 64, "statistics": True}, Settings(20, lr=4e-3)),
     ("repaired", "cnn", "raw"): (
-        {"channels": (16, 32, 64), "frames_per_step": 8, "bands_per_step": 2, "statistics": True},
+        {"channels": (16, 32, 64), "frames_per_step": 4, "bands_per_step": 2, "statistics": True},
         Settings(24, 16, lr=4e-3),
     ),
     ("repaired", "cnn", "beat"): (
@@ -57,7 +57,7 @@ RECIPES = {
         Settings(50, 32, 1e-4, 0.1, "adam", "halving", grad_clip=0.0),
     ),
 }
-FINER = {("lstm", "raw"): {"frames_per_step": 4}, ("cnn", "raw"): {"frames_per_step": 4}}
+FINER = {("lstm", "raw"): {"frames_per_step": 4}}
 RECIPES |= {
     ("best", kind, time): (
         {**options, **FINER.get((kind, time), {})},
@@ -166,6 +166,19 @@ def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired"
     return _train(f"{kind}.{feature}_{time}", make_model, splits, how, device)
 
 
+def affect_options(recipe: str, kind: str, time: str, start=None) -> dict:
+    """What affect models change in the backbone of a recipe. Notebook 08.
+
+    They have no statistics, and repaired CNNs see coarser frames, in half the time; those that start from a genre
+    classifier `start` are built as it is.
+    """
+    if start is not None:
+        backbone = start.backbone
+        return {"statistics": backbone.statistics is not None, "frames_per_step": backbone.frames_per_step}
+    coarse = {"frames_per_step": 8} if (recipe, kind, time) == ("repaired", "cnn", "raw") else {}
+    return {"statistics": False, **coarse}
+
+
 def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
                  fraction=1.0, scarce=None, start=None, frozen=False, weights=None, device="cpu",
                  **changes) -> Fitted:  # fmt: skip
@@ -183,8 +196,8 @@ def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recip
     how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **how)
 
     def make_model():
-        with_statistics = {"statistics": start is not None and start.backbone.statistics is not None}
-        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **with_statistics | options)
+        ours = affect_options(recipe, kind, time, start) | options
+        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **ours)
         if start is not None:
             backbone.load_state_dict(start.backbone.state_dict())
         if frozen:
@@ -251,7 +264,7 @@ def cross_validate(root, kind: str, *, axis=None, feature="mel", time="raw", rec
             number = seed + repeat * num_folds + fold
             settings = settings_for(kind, rest, recipe=recipe, seed=number, num_epochs=num_epochs, **how)
             settings = dataclasses.replace(settings, monitor="last", refit=False)
-            changed = options if axis is None else {"statistics": False, **options}
+            changed = options if axis is None else affect_options(recipe, kind, time) | options
             backbone = make_backbone(kind, rest, recipe=recipe, seed=number, **changed)
             model = models.Regressor(backbone) if axis else models.Classifier(backbone, len(clips.classes))
             fitted = fit_or_load(f"{kind}.fold", model, rest, held_out, settings, device=device)
