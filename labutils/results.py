@@ -107,9 +107,7 @@ def draw(table: pd.DataFrame, note: str, path: Path) -> None:
             references[title] = {row: REPORT[name] for row, name in rows.items() if name in REPORT}
     path.unlink(missing_ok=True)
     if panels:
-        part = path.with_suffix(f".part{os.getpid()}")
-        plots.plot_results(panels, references, title=note).savefig(part, format="png", dpi=120)
-        os.replace(part, path)
+        plots.save(plots.plot_results(panels, references, title=note).axes, path)
 
 
 def state_line(notebook: Notebook) -> str:
