@@ -160,11 +160,8 @@ def paired_difference(metric, y_true, y_pred_a, y_pred_b, *, num_resamples: int 
     clips, seeds, swap = map(np.stack, zip(*luck))
     draws = _drawn(metric, y_true, b, clips, seeds) - _drawn(metric, y_true, a, clips, seeds)
     swap = swap.reshape(*swap.shape, *[1] * (a.ndim - 2))  # [R, N] or [R, N, 1]
-    truth = np.broadcast_to(y_true, (num_resamples, *y_true.shape))
-    null = np.zeros(num_resamples)
-    for one, other in zip(a, b):
-        after, before = np.where(swap, one, other), np.where(swap, other, one)
-        null += (_rows(metric, truth, after) - _rows(metric, truth, before)) / len(a)
+    after, before = np.where(swap, a[:, None], b[:, None]), np.where(swap, b[:, None], a[:, None])  # [S, R, N, ...]
+    null = _rows(metric, y_true[None], after) - _rows(metric, y_true[None], before)
     low, high = np.quantile(draws, [0.025, 0.975])
     p_value = (1 + np.sum(np.abs(null) >= abs(observed) - 1e-12)) / (num_resamples + 1)
     return Estimate(float(observed), float(low), float(high), len(y_true), len(a)), float(p_value)
@@ -206,14 +203,17 @@ def _draw(rng, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _drawn(metric, y_true, y_pred, clips, seeds) -> np.ndarray:
     """The metric of each resample [R], mean over its seeds: clips [R, N] and seeds [R, S] index y_pred [S, N, ...]."""
-    rows = [_rows(metric, y_true[clips], y_pred[chosen[:, None], clips]) for chosen in seeds.T]
-    return np.mean(rows, axis=0)
+    return _rows(metric, y_true[clips], y_pred[seeds.T[..., None], clips])
 
 
 def _rows(metric, y_true, y_pred) -> np.ndarray:
-    """The metric of each row of two stacks [R, N, ...]; rank correlations take the stack at once."""
+    """The metric of each resample [R], mean over seeds: truth [R, N, ...] or [1, N, ...], predictions [S, R, N, ...].
+
+    Rank correlations take the stacks at once, and rank the truth once for all seeds.
+    """
     if metric is mean_spearman and y_true.ndim == 2:
         metric = spearman
     if metric in (spearman, mean_spearman):
-        return metric(y_true, y_pred)
-    return np.array([metric(*pair) for pair in zip(y_true, y_pred)])
+        return metric(y_true, y_pred).mean(axis=0)
+    truth = np.broadcast_to(y_true, y_pred.shape[1 : 1 + y_true.ndim])
+    return np.mean([[metric(*pair) for pair in zip(truth, one)] for one in y_pred], axis=0)

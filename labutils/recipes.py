@@ -169,13 +169,13 @@ def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired"
 def affect_options(recipe: str, kind: str, time: str, start=None) -> dict:
     """What affect models change in the backbone of a recipe. Notebook 08.
 
-    They have no statistics, and repaired CNNs see coarser frames, in half the time; those that start from a genre
-    classifier `start` are built as it is.
+    They have no statistics, and repaired CNNs see coarser frames and bands, in a third of the time; those that start
+    from a genre classifier `start` are built as it is.
     """
     if start is not None:
         backbone = start.backbone
         return {"statistics": backbone.statistics is not None, "frames_per_step": backbone.frames_per_step}
-    coarse = {"frames_per_step": 8} if (recipe, kind, time) == ("repaired", "cnn", "raw") else {}
+    coarse = {"frames_per_step": 8, "bands_per_step": 4} if (recipe, kind, time) == ("repaired", "cnn", "raw") else {}
     return {"statistics": False, **coarse}
 
 
