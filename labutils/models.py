@@ -72,8 +72,10 @@ def average_frames(x: Tensor, lengths: Tensor, frames: int) -> tuple[Tensor, Ten
     """
     if frames == 1:
         return x, lengths
-    x = F.pad(x, (0, 0, 0, -x.shape[1] % frames))
-    sums = x.unflatten(1, (-1, frames)).sum(dim=2)
+    whole = x.shape[1] // frames * frames
+    sums = x[:, :whole].unflatten(1, (-1, frames)).sum(dim=2)
+    if whole < x.shape[1]:  # padding x instead would copy all of it
+        sums = torch.cat([sums, x[:, whole:].sum(dim=1, keepdim=True)], dim=1)
     starts = torch.arange(sums.shape[1], device=x.device) * frames
     counts = (lengths[:, None] - starts).clamp(1, frames)
     return sums / counts[..., None], (lengths + frames - 1) // frames
@@ -228,16 +230,20 @@ class CNNBackbone(Backbone):
     def feature_maps(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The last block's maps [B, C, T', F'] of standardised steps [B, T, F], and their lengths [B]."""
         x = F.avg_pool1d(x, self.bands_per_step) if self.bands_per_step > 1 else x  # [B, T, F1]
-        x = F.pad(x, (0, max(self.minimum - x.shape[2], 0), 0, max(self.minimum - x.shape[1], 0)))
+        if min(x.shape[1:]) < self.minimum:
+            x = F.pad(x, (0, max(self.minimum - x.shape[2], 0), 0, max(self.minimum - x.shape[1], 0)))
         x, lengths = x[:, None], lengths.clamp(min=self.minimum)  # [B, 1, T, F1]
+        ragged = bool((lengths < x.shape[2]).any())  # without padding there is nothing to hide
         for conv, batch_norm, relu, max_pool in self.blocks:
             x = batch_norm(conv(x))  # [B, C, T, F]
             lengths = lengths - 2 * (1 - self.padding)
-            padded = (lengths < x.shape[2]).nonzero()[:, 0]
-            x[padded, :, lengths[padded]] = -torch.inf  # the frame after a clip must not win the maximum with its last
+            if ragged:
+                padded = (lengths < x.shape[2]).nonzero()[:, 0]
+                x[padded, :, lengths[padded]] = -torch.inf  # a frame after the clip must not win the maximum
             x = relu(max_pool(x))  # [B, C, T/2, F/2]; same as max_pool(relu(x)), on a quarter of the numbers
             lengths = (lengths + 1) // 2
-            x = x * length_mask(lengths, x.shape[2])[:, None, :, None]
+            if ragged:
+                x = x * length_mask(lengths, x.shape[2])[:, None, :, None]
         return x, lengths
 
     def read(self, x: Tensor, lengths: Tensor) -> Tensor:

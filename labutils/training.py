@@ -88,7 +88,7 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
     """Adam over the weights that are not frozen. Notebook 05."""
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    return kinds[settings.optimizer](weights, lr=settings.lr, weight_decay=settings.weight_decay)
+    return kinds[settings.optimizer](weights, lr=settings.lr, weight_decay=settings.weight_decay, foreach=True)
 
 
 def make_schedule(optimizer, settings: Settings, steps_per_epoch: int):
