@@ -260,7 +260,7 @@ def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, titl
     if line:
         ax.axvline(line[0], color=COLORS[7], ls="--", label=line[1])
     ax.set_yticks(range(len(estimates)), list(estimates))
-    ax.yaxis.set_inverted(True)  # not a toggle: axes may be shared
+    ax.set_ylim(len(estimates) - 0.5, -0.5)  # the first row on top
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
@@ -351,8 +351,9 @@ def plot_latent(points, labels, classes, *, ax=None, title=None, method="PCA"):
     ax = _axes(ax, (5, 4))
     for label, name in enumerate(classes):
         chosen = points[np.asarray(labels) == label]
-        marker = MARKERS[(label + label // len(COLORS)) % len(MARKERS)]  # another marker when the colours come again
-        style = {"color": COLORS[label % len(COLORS)], "marker": marker}
+        color, again = COLORS[label % len(COLORS)], label >= len(COLORS)  # then hollow, with another marker
+        style = {"marker": MARKERS[(label + again) % len(MARKERS)], "edgecolors": color}
+        style["facecolors"] = "none" if again else color
         ax.scatter(*chosen.T, s=18, alpha=0.8, label=name, **style)
     ax.set(title=title, xlabel=f"{method} 1 (no unit)", ylabel=f"{method} 2 (no unit)")
     ax.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))

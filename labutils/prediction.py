@@ -83,7 +83,8 @@ def predict(ensemble: Ensemble, samples: np.ndarray, *, hop: float = 0.25, devic
     audio.check_samples(samples)
     size = (ensemble.num_frames - 1) * audio.HOP_LENGTH  # N samples give 1 + N // HOP_LENGTH frames
     last = max(len(samples) - size, 0)
-    starts = np.unique(np.append(np.arange(0, last, max(round(hop * size), 1)), last))
+    step = max(round(hop * size), 1)
+    starts = np.unique(np.append(np.arange(0, max(last - step // 2, 1), step), last))  # the last to the very end
     windows = [audio.log_mel(samples[start : start + size]).T for start in starts]
     genre = [_outputs(model, windows, device).softmax(dim=1).numpy() for model in ensemble.genre]
     affect = [
