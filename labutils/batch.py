@@ -23,6 +23,7 @@ from tqdm import tqdm
 from . import parameters, results
 from .parameters import Notebook, UsageError
 from .publish import set_badges
+from .store import save_text
 
 TIME_LIMIT = 1800  # seconds per notebook
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -100,7 +101,7 @@ def install_outputs(notebooks: list[Notebook], out: Path) -> None:
                 if cell.cell_type == "code":
                     cell.outputs, cell.execution_count = _join_streams(done.outputs), done.execution_count
                     cell.metadata.pop("execution", None)
-            results.save(notebook.path, nbformat.writes(source) + "\n")
+            save_text(notebook.path, nbformat.writes(source) + "\n")
 
 
 def _join_streams(outputs: list) -> list:
@@ -178,7 +179,7 @@ class _Run:
         command += ["--kernel", "python3", "--language", "python", "--cwd", str(notebook.path.parent)]
         command += ["--progress-bar", "--log-level", "ERROR"]
         params = out / "params" / f"{notebook.name}.yaml"
-        results.save(params, yaml.safe_dump(notebook.parameters, sort_keys=False, allow_unicode=True))
+        save_text(params, yaml.safe_dump(notebook.parameters, sort_keys=False, allow_unicode=True))
         if notebook.parameters:
             command += ["-f", str(params)]
         with open(self.log, "wb") as log:  # a session of its own: Ctrl-C reaches this process only, which then kills

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from filelock import FileLock
 from . import __version__, audio, demo, models, training
 from .data import FOLDERS, SpectrogramDataset, provenance
 from .progress import progress
-from .store import SUFFIX, DataError, home
+from .store import SUFFIX, DataError, home, save_text, whole_file
 
 FIRST_ID = 1000
 # The spellings of the ids in the lab's label files, by folder and split.
@@ -225,10 +224,10 @@ def _write(table, clips, out: Path, recipe: dict, record: dict, jobs, hidden_spl
         if table.empty:
             raise DataError(f"{out}: no clip could be used; see {out / 'failed.csv'}")
         _write_label_files(out, table, axes, in_affect & labelled, hidden_splits)
-        _save(out / "clips.csv", table.reset_index().to_csv(index=False))
+        save_text(out / "clips.csv", table.reset_index().to_csv(index=False))
         counts = {"clips": len(table), "failed": len(failed)}
         record = {**record, **recipe, **counts, "made_by": f"labutils {__version__}"}
-        _save(out / "dataset.json", json.dumps(record, indent=1))
+        save_text(out / "dataset.json", json.dumps(record, indent=1))
     return out
 
 
@@ -242,7 +241,7 @@ def _check_recipe(out: Path, recipe: dict) -> None:
     elif any(entry.name != ".lock" for entry in out.iterdir()):
         raise DataError(f"{out}: is not empty and was not made by labutils; give a new or empty folder")
     else:
-        _save(path, json.dumps(recipe))
+        save_text(path, json.dumps(recipe))
 
 
 def _write_clip(out: Path, clip_id: str, split: str, affect: bool, get_samples) -> tuple[str, str] | None:
@@ -258,11 +257,8 @@ def _write_clip(out: Path, clip_id: str, split: str, affect: bool, get_samples) 
     except audio.AudioError as error:
         return clip_id, str(error)
     for (_, kind), path in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".part{os.getpid()}")
-        with open(part, "wb") as file:
+        with whole_file(path) as part, open(part, "wb") as file:
             np.save(file, raw if kind == "raw" else beat)
-        os.replace(part, path)
     return None
 
 
@@ -271,7 +267,7 @@ def _report_failures(out: Path, table: pd.DataFrame, failed: dict[str, str]) -> 
         (out / "failed.csv").unlink(missing_ok=True)
         return
     rows = pd.DataFrame({"file": table.loc[list(failed), "file"], "reason": list(failed.values())})
-    _save(out / "failed.csv", rows.to_csv())
+    save_text(out / "failed.csv", rows.to_csv())
     print(f"{len(failed)} of {len(table)} clips failed, the first: {rows['reason'].iloc[0]}; see {out / 'failed.csv'}")
 
 
@@ -285,10 +281,4 @@ def _write_label_files(out: Path, table: pd.DataFrame, axes: list[str], in_affec
             labels = rows[axes] if task == "affect" else rows[["genre"]].rename(columns={"genre": "Genre"})
             labels.index = pd.Index([spelling.format(clip_id) for clip_id in labels.index], name="Id")
             text = labels.to_csv(sep="\t" if task == "genre" else ",")
-            _save(out / folder / f"{split}_labels.txt", text)
-
-
-def _save(path: Path, text: str) -> None:
-    part = path.with_suffix(f"{path.suffix}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+            save_text(out / folder / f"{split}_labels.txt", text)

@@ -22,7 +22,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from .parameters import UsageError, load_notebooks, select
-from .results import save
+from .store import save_text
 
 REGION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)\n *### END SOLUTION$", re.M | re.S)
 STUB = r'\1raise NotImplementedError("{}: put your code here, in place of this line")'
@@ -45,10 +45,10 @@ def publish(notebooks: str | Path, out: str | Path, only: str = "") -> Path:
     sources = {n.name: nbformat.read(n.path, as_version=4) for n in select(load_notebooks(folder), only)}
     for reader, chapters in copies(sources).items():
         for name, chapter in chapters.items():
-            _save(out / reader / "notebooks" / f"{name}.ipynb", nbformat.writes(chapter) + "\n")
+            save_text(out / reader / "notebooks" / f"{name}.ipynb", nbformat.writes(chapter) + "\n")
         texts = _linked_texts(folder, chapters)
         for link, text in texts.items():
-            _save(out / reader / "notebooks" / link, text)
+            save_text(out / reader / "notebooks" / link, text)
         _write_book(chapters, texts, out / reader / "book", f"{TITLE}: {reader} book", ABOUT[reader])
     return out
 
@@ -133,11 +133,6 @@ def _shown(cell: nbformat.NotebookNode) -> str:
     return "\n".join(output.get("text", output.get("data", {}).get("text/plain", "")) for output in cell.outputs)
 
 
-def _save(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, text)
-
-
 def _linked_texts(folder: Path, chapters: dict) -> dict[str, str]:
     """The texts (.md) that the notebooks link to, such as a glossary, by their link."""
     prose = "\n".join(c.source for chapter in chapters.values() for c in chapter.cells if c.cell_type == "markdown")
@@ -183,10 +178,11 @@ def _write_book(chapters: dict, texts: dict[str, str], folder: Path, title: str,
         }
         navigation = " ".join(f'<a href="{target}">{way}</a>' for way, target in ways.items() if target)
         full_title = html.escape(f"{heading.get_text()} - {title}")
-        _save(folder / page, template.format(title=full_title, navigation=navigation, body=body, code_style=code_style))
+        text = template.format(title=full_title, navigation=navigation, body=body, code_style=code_style)
+        save_text(folder / page, text)
     body = f"<h1>{title}</h1>\n<p>{about}</p>\n<h2>Contents</h2>\n<ul>\n{contents}</ul>"
     navigation = f'<a href="{order[0]}">Begin</a>'
-    _save(folder / "index.html", template.format(title=title, navigation=navigation, body=body, code_style=""))
+    save_text(folder / "index.html", template.format(title=title, navigation=navigation, body=body, code_style=""))
 
 
 def _tidy(body: BeautifulSoup, pages: dict[str, str]) -> BeautifulSoup:

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import __version__, build, data
 from .evaluation import Estimate
-from .store import home
+from .store import home, save_text
 
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "librosa")
 
@@ -121,10 +121,7 @@ def record(session: Session, metrics: dict[str, Estimate | float]) -> None:
         "metrics": rows,
     }
     path = session.output_dir / "records" / f"{session.notebook}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1))
-    os.replace(part, path)
+    save_text(path, json.dumps(content, indent=1))
     print(f"{len(rows)} metrics in {_short(path)}")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .audio import HOP_LENGTH, SAMPLE_RATE, frame_times
+from .store import whole_file
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#666666")  # Okabe, Ito; grey
 MARKERS = "osD^vP*XhdpH<>8"
@@ -60,11 +60,9 @@ def sound_url(samples: np.ndarray) -> str:
 
 def save(axes, path) -> None:
     """Write the figure of some Axes as a PNG file, in folders made for it, and close it. Notebook 10."""
-    figure, path = np.ravel(axes)[0].figure, Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".part{os.getpid()}")
-    figure.savefig(part, format="png", dpi=120)
-    os.replace(part, path)
+    figure = np.ravel(axes)[0].figure
+    with whole_file(Path(path)) as part:
+        figure.savefig(part, format="png", dpi=120)
     plt.close(figure)
 
 

@@ -19,7 +19,7 @@ import nbformat
 import labutils
 
 from .parameters import Notebook, UsageError
-from .results import save
+from .store import save_text
 
 PACKAGE = Path(__file__).parent
 PUBLISHED = Path("published")  # folder of the copies; badges lead to it on the branch "main" of the repository
@@ -75,12 +75,11 @@ def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=
         if target == "colab" and gpu:
             content.metadata["accelerator"] = "GPU"
         folder = out / notebook.name if target == "kaggle" else out
-        folder.mkdir(parents=True, exist_ok=True)
         written.append(folder / notebook.path.name)
-        save(written[-1], nbformat.writes(content) + "\n")
+        save_text(written[-1], nbformat.writes(content) + "\n")
         if target == "kaggle":
             metadata = kernel_metadata(notebook.path.name, user, gpu)
-            save(folder / "kernel-metadata.json", json.dumps(metadata, indent=1) + "\n")
+            save_text(folder / "kernel-metadata.json", json.dumps(metadata, indent=1) + "\n")
     return written
 
 
@@ -187,7 +186,7 @@ def scripts(notebooks: list[Notebook], out=None) -> list[Path]:
     texts = {name: as_script(content, name) for name, content in contents.items()}
     texts["main"] = (PACKAGE / "assets" / "main.py").read_text(encoding="utf-8")
     for name, text in texts.items():
-        save(out / f"{name}.py", text)
+        save_text(out / f"{name}.py", text)
     for path in _files(carried("\n".join(texts.values()))):
         shutil.copyfile(path, out / "labutils" / path.relative_to(PACKAGE))
     return [out / f"{name}.py" for name in texts]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import os
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pandas as pd
 
 from .evaluation import REPORT, Estimate
 from .parameters import Notebook
+from .store import save_text
 
 COLUMNS = ["notebook", "metric", "value", "ci_low", "ci_high", "n", "seed", "dataset"]
 GENRE_ROWS = {  # of the picture of results
@@ -43,16 +43,16 @@ DEMO_NOTE = "Made from the procedural default data: these numbers say nothing ab
 def write(notebooks: list[Notebook], out: Path) -> None:
     """Make `results.csv`, the HTML pages and `index.html` in OUT, then print what came out."""
     table, note = collect(out)
-    save(out / "results.csv", table.to_csv(index=False))
+    save_text(out / "results.csv", table.to_csv(index=False))
     states_path = out / "run.json"  # of all runs into OUT: `--only` adds to earlier ones
     states = json.loads(states_path.read_text(encoding="utf-8")) if states_path.exists() else {}
     for notebook in notebooks:
         seconds = round(notebook.seconds, 1)
         states[notebook.name] = {"state": notebook.state, "seconds": seconds, "reason": notebook.reason}
-    save(states_path, json.dumps(dict(sorted(states.items())), indent=1))
+    save_text(states_path, json.dumps(dict(sorted(states.items())), indent=1))
     _write_pages(notebooks, out)
     draw(table, note, out / "results.png")
-    save(out / "index.html", _index(out, states, headlines(table), note, len(table)))
+    save_text(out / "index.html", _index(out, states, headlines(table), note, len(table)))
 
     print("\nNotebooks\n" + "\n".join(f"  {state_line(notebook)}" for notebook in notebooks))
     if not (rows := headlines(table)).empty:
@@ -143,13 +143,6 @@ def failure(executed: Path, log: Path) -> str:
     return ": ".join(filter(None, [where, last])) or f"see {log}"
 
 
-def save(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_suffix(f"{path.suffix}.part{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def _write_pages(notebooks: list[Notebook], out: Path) -> None:
     """HTML of what was executed; the "classic" template keeps the alternative text of figures."""
     from nbconvert import HTMLExporter
@@ -159,7 +152,7 @@ def _write_pages(notebooks: list[Notebook], out: Path) -> None:
         executed = out / "notebooks" / notebook.path.name
         if executed.exists():
             page = exporter.from_filename(str(executed))[0].replace("</head>", DARKER + "</head>", 1)
-            save(out / "html" / f"{notebook.name}.html", page)
+            save_text(out / "html" / f"{notebook.name}.html", page)
 
 
 def _index(out: Path, states: dict, rows: pd.DataFrame, note: str, num_metrics: int) -> str:

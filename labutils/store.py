@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,6 +39,24 @@ def home() -> Path:
     if (checkout / "pyproject.toml").exists() and os.access(checkout, os.W_OK):
         return checkout / "data"
     return Path.home() / ".cache" / "labutils"
+
+
+@contextlib.contextmanager
+def whole_file(path: Path):
+    """A path to write to in the block: the file takes its place at `path` whole, or not at all after an error.
+
+    All notebooks. Makes the folders on the way.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f"{path.suffix}.part{os.getpid()}")
+    yield part
+    os.replace(part, path)
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. All notebooks."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def clip_id(name: str) -> str:

@@ -305,3 +305,12 @@ def test_opening_a_clean_data_set_warns_of_nothing(layout):
         warnings.simplefilter("error")
         SpectrogramDataset(layout)
         SpectrogramDataset(layout, "affect", "test", time="beat")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "record.json"
+    store.save_text(path, "first")
+    with pytest.raises(KeyboardInterrupt), store.whole_file(path) as part:
+        part.write_text("half of the sec", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert path.read_text() == "first"
