@@ -151,7 +151,8 @@ class SpectrogramDataset(Dataset):
             parts = [part for part in ("train", "test") if (folder / f"{part}_labels.txt").exists()]
             known = {genre for part in parts for genre in read(part)["Genre"].unique()}
             mapping = _mapping(class_mapping, known, folder)
-            table = table.assign(Genre=table["Genre"].map(mapping)).dropna()
+            mapped = [mapping[genre] for genre in table["Genre"]]
+            table = table.assign(Genre=mapped)[[genre is not None for genre in mapped]]
             self.genres = mapping
         rows = pd.Index(self.store.ids).get_indexer(table.index)  # -1: no array
         order = np.argsort(rows)[(rows < 0).sum() :]
