@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 GROUP = 64  # clips that a CPU reads side by side in an LSTM
 
@@ -176,6 +177,19 @@ class LSTMBackbone(Backbone):
         return states[clips, lengths - 1]  # [B, 2 H]
 
 
+def pair_maxima(x: Tensor) -> Tensor:
+    """What `MaxPool2d(2, ceil_mode=True)` gives, several times as fast on a CPU, but not for gradients: [B, C, T, F].
+
+    Notebook 07. Maxima of pairs along T, then along F; a last one without a partner stays.
+    """
+    for axis in (2, 3):
+        whole = x.shape[axis] // 2 * 2
+        pairs, rest = x.split([whole, x.shape[axis] - whole], axis)
+        first, second = pairs.unflatten(axis, (-1, 2)).unbind(axis + 1)
+        x = torch.cat([torch.maximum(first, second), rest], axis) if rest.shape[axis] else torch.maximum(first, second)
+    return x
+
+
 class CNNBackbone(Backbone):
     """Blocks of Conv -> BatchNorm -> ReLU -> MaxPool on the spectrogram as a one-channel image. Notebook 07.
 
@@ -235,6 +249,8 @@ class CNNBackbone(Backbone):
         x, lengths = x[:, None], lengths.clamp(min=self.minimum)  # [B, 1, T, F1]
         ragged = bool((lengths < x.shape[2]).any())  # without padding there is nothing to hide
         for conv, batch_norm, relu, max_pool in self.blocks:
+            if not (batch_norm.training or torch.is_grad_enabled()):  # prediction: the same for half the cost
+                conv, batch_norm, max_pool = fuse_conv_bn_eval(conv, batch_norm), nn.Identity(), pair_maxima
             x = batch_norm(conv(x))  # [B, C, T, F]
             lengths = lengths - 2 * (1 - self.padding)
             if ragged:

@@ -173,8 +173,8 @@ def affect_options(recipe: str, kind: str, time: str, start=None) -> dict:
     from a genre classifier `start` are built as it is.
     """
     if start is not None:
-        backbone = start.backbone
-        return {"statistics": backbone.statistics is not None, "frames_per_step": backbone.frames_per_step}
+        same = ("frames_per_step", "bands_per_step") if kind == "cnn" else ("frames_per_step",)
+        return {"statistics": start.backbone.statistics is not None} | {k: getattr(start.backbone, k) for k in same}
     coarse = {"frames_per_step": 8, "bands_per_step": 4} if (recipe, kind, time) == ("repaired", "cnn", "raw") else {}
     return {"statistics": False, **coarse}
 

@@ -6,7 +6,6 @@ import ctypes
 import dataclasses
 import hashlib
 import itertools
-import os
 import time
 import warnings
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 from . import evaluation, models
 from .data import SpectrogramDataset, pad_collate
 from .progress import progress
-from .store import home
+from .store import home, whole_file
 
 
 def tune_process(threads: int = 1) -> None:
@@ -254,8 +253,8 @@ def fit_or_load(name: str, model, train_set, val_set, settings: Settings = Setti
             history = fit(model, train_set, val_set, settings, loss_function=loss_function, device=device, desc=desc)
             seconds = time.perf_counter() - start
             saved = {"weights": model.state_dict(), "history": history, "seconds": seconds}
-            torch.save(saved, path.with_suffix(".part"))
-            os.replace(path.with_suffix(".part"), path)
+            with whole_file(path) as part:
+                torch.save(saved, part)
     model.to(device).load_state_dict(saved["weights"])
     return Fitted(model.eval(), saved["history"], saved["seconds"], loaded)
 

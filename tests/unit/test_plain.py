@@ -53,13 +53,26 @@ def test_a_training_step_of_the_cnn_equals_the_plain_one(lengths):
         assert torch.allclose(buffer, other)  # the running statistics
 
 
-def test_the_cnn_predicts_each_clip_of_a_padded_batch_as_the_plain_one_predicts_it_alone():
-    ours = networks.backbone("cnn", (4, 8, 12, 16)).eval()
-    plain = networks.PlainCNN().copy_from(ours).eval()
+@pytest.mark.parametrize("gradients", [True, False])
+def test_the_cnn_predicts_each_clip_of_a_padded_batch_as_the_plain_one_predicts_it_alone(gradients):
+    ours = networks.backbone("cnn", (4, 8, 12, 16)).train()
     x, lengths = clips([16, 37, 64, 20, 63, 31])
+    ours(5 * x + 1, lengths)  # running statistics that matter
+    plain = networks.PlainCNN().copy_from(ours.eval()).eval()
+    with torch.set_grad_enabled(gradients):
+        together = ours(x, lengths)
+    assert together.requires_grad == gradients
     for i, length in enumerate(lengths):
         alone = plain(x[i : i + 1, :length], lengths[i : i + 1])
-        assert torch.allclose(ours(x, lengths)[i], alone[0], atol=1e-5), int(length)
+        assert torch.allclose(together[i], alone[0], atol=1e-5), int(length)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 4), (1, 1), (2, 9), (1, 2)], ids=str)
+def test_maxima_of_pairs_equal_max_pooling(size):
+    x = torch.randn(3, 5, *size, generator=torch.Generator().manual_seed(0))
+    x[0, :, -1] = -torch.inf
+    for image in (x, x.to(memory_format=torch.channels_last)):
+        assert torch.equal(models.pair_maxima(image), torch.nn.MaxPool2d(2, ceil_mode=True)(image))
 
 
 def test_batches_equal_those_of_one_file_per_item_also_the_short_last_one():
