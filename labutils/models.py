@@ -178,9 +178,10 @@ class LSTMBackbone(Backbone):
 
 
 def pair_maxima(x: Tensor) -> Tensor:
-    """What `MaxPool2d(2, ceil_mode=True)` gives, several times as fast on a CPU, but not for gradients: [B, C, T, F].
+    """What `MaxPool2d(2, ceil_mode=True)` gives: [B, C, T, F] -> [B, C, ceil(T / 2), ceil(F / 2)].
 
-    Notebook 07. Maxima of pairs along T, then along F; a last one without a partner stays.
+    Notebook 07. Maxima of pairs along T, then along F; a last one without a partner stays. Several times as fast on
+    a CPU, but slower where a gradient is asked for.
     """
     for axis in (2, 3):
         whole = x.shape[axis] // 2 * 2
@@ -249,7 +250,7 @@ class CNNBackbone(Backbone):
         x, lengths = x[:, None], lengths.clamp(min=self.minimum)  # [B, 1, T, F1]
         ragged = bool((lengths < x.shape[2]).any())  # without padding there is nothing to hide
         for conv, batch_norm, relu, max_pool in self.blocks:
-            if not (batch_norm.training or torch.is_grad_enabled()):  # prediction: the same for half the cost
+            if torch.is_inference_mode_enabled() and not batch_norm.training:  # the same, for half the cost
                 conv, batch_norm, max_pool = fuse_conv_bn_eval(conv, batch_norm), nn.Identity(), pair_maxima
             x = batch_norm(conv(x))  # [B, C, T, F]
             lengths = lengths - 2 * (1 - self.padding)
