@@ -24,8 +24,8 @@ GENRE_ROWS = {  # of the picture of results
 }  # fmt: skip
 AFFECT_ROWS = {
     "LSTM": "lstm.affect", "CNN": "cnn.affect", "AST": "ast.affect", "CNN from genres": "transfer.finetuned",
-    "multitask": "multitask", "ensemble": "ensemble.affect", "SVR, mel statistics": "svr.affect",
-    "ridge, mel statistics": "ridge.affect",
+    "multitask": "multitask", "ensemble": "ensemble.affect", "SVR, fused statistics": "svr.affect",
+    "ridge, fused statistics": "ridge.affect",
 }  # fmt: skip
 PICTURE = (
     "Scores of all models with 95 % intervals, for genre and for each affect axis; crosses are the report's figures"
