@@ -1,5 +1,6 @@
 """The fast forms give what the plain ones give: the two sides of each benchmark, on small and awkward input."""
 
+import epoch
 import loading
 import networks
 import numpy as np
@@ -109,3 +110,8 @@ def test_prediction_equals_the_naive_loop(kind):
     batches = loading.plain_loader(loading.OneFilePerItem(root, "mel"), shuffle=False)
     expected = torch.cat([model(x, lengths) for x, lengths, _ in batches]).detach().numpy()
     assert np.allclose(training.predict(model, SpectrogramDataset(root)), expected, atol=1e-5)
+
+
+def test_an_epoch_is_measured_in_every_way(layout):
+    times = epoch.row(str(layout), "lstm", "cpu")
+    assert len(times) == len(epoch.COLUMNS) and min(times) > 0
