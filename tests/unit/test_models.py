@@ -28,6 +28,18 @@ def batch(lengths, num_features=20, seed=0):
     return x * models.length_mask(lengths, x.shape[1])[..., None], lengths
 
 
+@pytest.mark.parametrize("lengths", [*LENGTHS, [40, 13, 28, 31]], ids=str)
+@pytest.mark.parametrize("make", BACKBONES)
+def test_inference_mode_gives_the_same_vectors(make, lengths):
+    torch.manual_seed(0)
+    backbone = make().train()
+    x, lengths = batch(lengths)
+    backbone(5 * x + 1, lengths)  # running statistics that matter
+    expected = backbone.eval()(x, lengths)
+    with torch.inference_mode():
+        assert torch.allclose(backbone(x, lengths), expected, atol=1e-5)
+
+
 def test_length_mask():
     assert models.length_mask(torch.tensor([2, 0, 3]), 3).tolist() == [[True, True, False], [False] * 3, [True] * 3]
 
