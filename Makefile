@@ -24,11 +24,12 @@ STAMP := $(VENV)/.labs
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help labs test browser-test notebooks handout nbgrader bundle-check bench matrix clean
+.PHONY: help labs test test-machines browser-test notebooks handout nbgrader bundle-check bench matrix clean
 
 help:
 	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
 	@echo "make test        style, unit tests and notebook tests"
+	@echo "make test-machines  the ten notebooks on other processors, imitated: every compared output must be the same"
 	@echo "make browser-test JupyterLab and the pages of results in a real browser; screenshots in runs/browser/"
 	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
 	@echo "make bundle-check  run single-file notebooks as on Kaggle: their own environment, no network (minutes)"
@@ -48,6 +49,14 @@ test: $(STAMP)
 	$(PY) -m labutils data demo
 	LABUTILS_OUTPUT=$(CURDIR)/runs/test $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 12 --nbval-lax \
 	    tests/notebooks notebooks
+
+# Default data, models and outputs are made anew on each; MACHINES="sse" takes one. tests/machines.py says how.
+test-machines: $(STAMP)
+	@set -e; for name in $${MACHINES:-$$($(PY) tests/machines.py)}; do \
+	    export LABUTILS_HOME=$(CURDIR)/runs/machines/$$name LABUTILS_OUTPUT=$(CURDIR)/runs/machines/$$name/runs; \
+	    $(PY) tests/machines.py $$name $(PY) -m labutils data demo; \
+	    $(PY) tests/machines.py $$name $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax notebooks; \
+	done
 
 # Needs Chromium or Chrome; as root on Debian and its kin it is installed, elsewhere the message says what to do.
 browser-test: $(STAMP)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import getpass
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -22,6 +25,7 @@ from .progress import progress
 from .store import SUFFIX, DataError, home, save_text, whole_file
 
 FIRST_ID = 1000
+NO_AXES = ("file", "genre", "split", "group")  # columns of the table of clips; all others are axes
 # The spellings of the ids in the lab's label files, by folder and split.
 SPELLINGS = {
     ("genre", "raw", "train"): "{}.fused.full.npy.gz",
@@ -34,7 +38,8 @@ SPELLINGS = {
 def make_demo(out=None, *, size="default", seed: int = 0, seconds: float = 10.0, jobs: int | None = None) -> Path:
     """Make the procedural demo corpus, or finish it, or just return it when it is complete.
 
-    Notebook 04. As in the lab's data, the affect labels of the test split are held back; `clips.csv` has them.
+    Notebook 04. As in the lab's data, the affect labels of the test split are held back; `clips.csv` has them, and
+    `groups.csv` the artist of each clip.
 
     Parameters
     ----------
@@ -58,8 +63,7 @@ def make_demo(out=None, *, size="default", seed: int = 0, seconds: float = 10.0,
     name = "demo" if size == "default" else f"demo-{size}"
     record = {"name": name, "best_attainable_rho": demo.best_attainable_rho()}
     clips = [functools.partial(demo.render, row, seconds=seconds) for row in table.to_dict("records")]
-    columns = ["file", "genre", "split", *demo.AXES]
-    return _write(table[columns], clips, place, recipe, record, jobs, hidden_splits=("test",))
+    return _write(table[[*NO_AXES, *demo.AXES]], clips, place, recipe, record, jobs, hidden_splits=("test",))
 
 
 def from_audio(audio_folder, labels, out, *, jobs: int | None = None) -> Path:
@@ -71,8 +75,9 @@ def from_audio(audio_folder, labels, out, *, jobs: int | None = None) -> Path:
     Parameters
     ----------
     audio_folder : folder with the files named in the table (wav, flac, ogg, mp3).
-    labels : csv with the columns `file`, `genre`, `split` (train or test) and any number of axis columns; a test
-        clip with empty axis cells goes to the unlabelled affect test split.
+    labels : csv with the columns `file`, `genre`, `split` (train or test), optionally `group` (artist or recording;
+        goes to `ROOT/groups.csv`, without the empty ones), and any number of axis columns; a test clip with empty
+        axis cells goes to the unlabelled affect test split.
     out : folder to write.   jobs : processes, None: one per core.
 
     Raises
@@ -111,11 +116,16 @@ def compile_librosa() -> None:
     """Let librosa and our running median compile their numba code, once, before several processes use it.
 
     Before the first features of notebook 01. It takes a minute, and two processes that do it at the same time can
-    leave a compiled file that crashes every later one; hence the lock, and a mark that it is done.
+    leave a compiled file that crashes every later one; hence the lock, and a mark that it is done, both in a folder
+    of the user's own inside the temporary folder.
+
+    Raises
+    ------
+    DataError : somebody else has put something in the place of this folder.
     """
     spec = importlib.util.find_spec("librosa")
     stamp = f"{spec.origin} {Path(spec.origin).stat().st_mtime_ns} {sys.version} {_code()}"
-    mark = Path(tempfile.gettempdir()) / f"labutils-{hashlib.blake2b(stamp.encode(), digest_size=8).hexdigest()}"
+    mark = _own_folder() / hashlib.blake2b(stamp.encode(), digest_size=8).hexdigest()
     with FileLock(f"{mark}.lock"):
         if not mark.exists():
             print("Compiling librosa's numba code, once in a new environment ...", end=" ", flush=True)
@@ -154,13 +164,25 @@ def difficulty(root) -> dict[str, float]:
         found[f"svm.{feature}.test.accuracy"] = accuracy(test.labels, machine.predict(pooled_statistics(test)))
     found["majority.test.accuracy"] = float(np.bincount(test.labels).max() / len(test))
     affect = SpectrogramDataset(root, "affect", feature="mel")
-    first, second = stratified_split(affect.labels, 0.25)
+    first, second = stratified_split(affect.labels, 0.25, groups=affect.groups)
     x = pooled_statistics(affect)
     for column, axis in enumerate(affect.axes):
         ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
         ridge.fit(x[first], affect.labels[first, column])
         found[f"ridge.{axis}.spearman"] = spearman(affect.labels[second, column], ridge.predict(x[second]))
     return found
+
+
+def _own_folder() -> Path:
+    """The folder `labutils-<user>` inside the temporary one, which all users of the machine share; made if missing."""
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()  # Windows: a temporary folder for each user
+    folder = Path(tempfile.gettempdir()) / f"labutils-{user}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    owner = folder.lstat().st_uid if hasattr(os, "getuid") else user
+    if owner != user or not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder that belongs to you; set TMPDIR to one that does")
+    return folder
 
 
 def _code() -> str:
@@ -170,15 +192,20 @@ def _code() -> str:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    """The table of clips, checked: file, genre, split, then float axis columns."""
+    """The table of clips, checked: text in file, genre, split and, where it is there, group; all others are numbers."""
     if not path.is_file():
         raise DataError(f"{path}: file not found; expected a csv with the columns file, genre, split and any axes")
     try:
         table = pd.read_csv(path, dtype={"file": str, "genre": str, "split": str})
+        if "group" in table:  # read again, as an artist may be called None
+            names = pd.read_csv(path, usecols=["group"], dtype=str, keep_default_na=False)["group"]
+            table["group"] = names.str.strip()
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as csv ({error})") from error
     if missing := [name for name in ("file", "genre", "split") if name not in table]:
         raise DataError(f"{path}: column {missing[0]!r} is missing; the header has {', '.join(table.columns)}")
+    if clash := [name for name in table if name.lower() == "id"]:
+        raise DataError(f"{path}: column {clash[0]!r} stands for the ids that the build gives; rename or remove it")
     if table.empty:
         raise DataError(f"{path}: has no rows; add one line per clip")
     for name in ("file", "genre", "split"):
@@ -189,7 +216,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}, line {line + 2}: split is {table.at[line, 'split']!r}; write train or test")
     if table["file"].duplicated().any():
         raise DataError(f"{path}: {table['file'][table['file'].duplicated()].iloc[0]} is listed twice; keep one line")
-    for axis in table.columns.difference(["file", "genre", "split"], sort=False):
+    for axis in table.columns.difference(NO_AXES, sort=False):
         if not pd.api.types.is_numeric_dtype(table[axis]):
             raise DataError(f"{path}: column {axis!r} holds text; axis columns are numbers, remove or convert it")
     if not (table["split"] == "train").any():
@@ -207,7 +234,7 @@ def _write(table, clips, out: Path, recipe: dict, record: dict, jobs, hidden_spl
         _check_recipe(out, recipe)
         if (out / "dataset.json").exists():
             return out
-        axes = [name for name in table.columns if name not in ("file", "genre", "split")]
+        axes = [name for name in table.columns if name not in NO_AXES]
         table = table.assign(id=[str(FIRST_ID + i) for i in range(len(table))]).set_index("id")
         labelled = table[axes].notna().all(axis=1) if axes else pd.Series(False, index=table.index)
         in_affect = labelled | ((table["split"] == "test") & bool(axes))
@@ -225,6 +252,8 @@ def _write(table, clips, out: Path, recipe: dict, record: dict, jobs, hidden_spl
             raise DataError(f"{out}: no clip could be used; see {out / 'failed.csv'}")
         _write_label_files(out, table, axes, in_affect & labelled, hidden_splits)
         save_text(out / "clips.csv", table.reset_index().to_csv(index=False))
+        if "group" in table:
+            _write_groups(out, table[table["group"] != ""])
         counts = {"clips": len(table), "failed": len(failed)}
         record = {**record, **recipe, **counts, "made_by": f"labutils {__version__}"}
         save_text(out / "dataset.json", json.dumps(record, indent=1))
@@ -282,3 +311,11 @@ def _write_label_files(out: Path, table: pd.DataFrame, axes: list[str], in_affec
             labels.index = pd.Index([spelling.format(clip_id) for clip_id in labels.index], name="Id")
             text = labels.to_csv(sep="\t" if task == "genre" else ",")
             save_text(out / folder / f"{split}_labels.txt", text)
+
+
+def _write_groups(out: Path, table: pd.DataFrame) -> None:
+    """Write `groups.csv`; say which groups stand in both splits: a model that knows the artist scores too well."""
+    save_text(out / "groups.csv", table["group"].rename_axis("Id").to_csv())
+    splits = table.groupby("group", sort=False)["split"].nunique()
+    if torn := list(splits.index[splits > 1]):
+        print(f"Warning: {len(torn)} of {len(splits)} groups stand in both train and test, the first: {torn[0]}")

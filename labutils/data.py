@@ -8,7 +8,6 @@ A data set is a folder with up to four folders in it, `fma_genre_spectrograms`, 
 from __future__ import annotations
 
 import copy
-import functools
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import rankdata
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
@@ -74,7 +74,7 @@ def read_labels(path) -> pd.DataFrame:
 
     Raises
     ------
-    DataError : missing, empty or headerless file, a value that is not a number, one id with two labels.
+    DataError : missing, empty or headerless file, a value that is not a finite number, one id with two labels.
     """
     path = Path(path)
     if not path.is_file():
@@ -92,8 +92,8 @@ def read_labels(path) -> pd.DataFrame:
     if list(table.columns) != ["Genre"]:
         for axis in table.columns:
             numbers = pd.to_numeric(table[axis], errors="coerce")
-            if numbers.isna().any():
-                row = int(np.flatnonzero(numbers.isna())[0])
+            if len(wrong := np.flatnonzero(~np.isfinite(numbers))):
+                row = int(wrong[0])
                 raise DataError(f"{path}, line {row + 2}: {axis} is {table[axis].iloc[row]!r}, not a number")
             table[axis] = numbers.astype(np.float32)
     if len(twice := table.index[table.index.duplicated()]):
@@ -101,6 +101,28 @@ def read_labels(path) -> pd.DataFrame:
         if table.index.duplicated().any():
             raise DataError(f"{path}: id {twice[0]} has two different labels; keep one")
     return table
+
+
+def read_groups(root) -> dict[str, str] | None:
+    """Which clips belong together: the group of each clip id in `ROOT/groups.csv`, None where there is no such file.
+
+    Notebook 06. Header `Id,group`; a group is an artist, or a recording of which there are several excerpts. A clip
+    that is not listed is a group of its own.
+
+    Raises
+    ------
+    DataError : another header, or one id in two groups.
+    """
+    path = Path(root) / "groups.csv"
+    if not path.exists():
+        return None
+    table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
+    if list(table.columns) != ["Id", "group"]:
+        raise DataError(f"{path}: the header is {','.join(table.columns)!r}; it should be 'Id,group'")
+    ids = table["Id"].map(clip_id)
+    if ids.duplicated().any():
+        raise DataError(f"{path}: id {ids[ids.duplicated()].iloc[0]} is listed twice; keep one line")
+    return dict(zip(ids, table["group"]))
 
 
 class SpectrogramDataset(Dataset):
@@ -119,6 +141,11 @@ class SpectrogramDataset(Dataset):
     class_mapping : dict genre -> class (None drops the genre); "fma" for the lab's; "none"; "auto": the lab's if
         it knows every genre of the data set, else none.
 
+    Attributes
+    ----------
+    ids, labels, groups : of the N clips; groups [N] is None where the data set names none.
+    classes, axes : names of the classes, or of the axes.   genres : dict genre -> class of this data set.
+
     Raises
     ------
     DataError : missing folders or labels, unknown genre or axis, nothing left.
@@ -127,48 +154,63 @@ class SpectrogramDataset(Dataset):
     def __init__(
         self, root, task="genre", split="train", *, time="raw", feature="mel", axis=None, class_mapping="auto"
     ):  # fmt: skip
-        _choice("task", task, ("genre", "affect"))
-        folder = Path(root) / FOLDERS[task, _choice("time", time, ("raw", "beat"))]
-        if not (folder / split).is_dir():
-            raise DataError(f"{folder / split}: folder not found; the data set has no {time} {task} {split} split")
+        check_choice("task", task, ("genre", "affect"))
+        self.folder = Path(root) / FOLDERS[task, check_choice("time", time, ("raw", "beat"))]
+        if not (self.folder / split).is_dir():
+            raise DataError(f"{self.folder / split}: folder not found; the data set has no {time} {task} {split} split")
         self.task, self.split, self.time, self.feature = task, split, time, feature
-        self.columns = FEATURES[_choice("feature", feature, FEATURES)]
+        self.columns = FEATURES[check_choice("feature", feature, FEATURES)]
         self.num_features = self.columns.stop - self.columns.start
-        self.store = Store.of(folder / split)
+        self.store = Store.of(self.folder / split)
         _warn(list(self.store.problems.values()), "arrays left out")
-        read = functools.cache(lambda part: read_labels(folder / f"{part}_labels.txt"))
-        if task == "affect" and split == "test" and not (folder / "test_labels.txt").exists():
-            self.labelled, self.axes = False, list(read("train").columns)
-            table = pd.DataFrame(np.nan, index=self.store.ids, columns=self.axes, dtype=np.float32)
-        else:
-            self.labelled, table = True, read(split)
-            self.axes = [] if task == "genre" else list(table.columns)
-        if (task == "genre") != ("Genre" in table):
-            raise DataError(f"{folder}/{split}_labels.txt: columns {list(table.columns)} do not fit task {task!r}")
-        self.problems = _match(set(table.index) - set(self.store.problems), self.store.ids, folder / split)
+        tables = self._read_tables()
+        self.problems = _match(set(tables[split].index) - set(self.store.problems), self.store.ids, self.folder / split)
         _warn(self.problems, "labels and files that do not match")
         if task == "genre":
-            parts = [part for part in ("train", "test") if (folder / f"{part}_labels.txt").exists()]
-            known = {genre for part in parts for genre in read(part)["Genre"].unique()}
-            mapping = _mapping(class_mapping, known, folder)
-            mapped = [mapping[genre] for genre in table["Genre"]]
-            table = table.assign(Genre=mapped)[[genre is not None for genre in mapped]]
-            self.genres = mapping
-        rows = pd.Index(self.store.ids).get_indexer(table.index)  # -1: no array
-        order = np.argsort(rows)[(rows < 0).sum() :]
-        table, self.rows = table.iloc[order], rows[order]
-        if table.empty:
-            raise DataError(f"{folder}/{split}: no clip has both an array and a label; check the ids in the label file")
-        self.ids = list(table.index)
+            table = self._map_genres(tables, class_mapping)
+        else:
+            table = self._choose_axes(tables[split], axis)
+        self.ids = [name for name in self.store.ids if name in table.index]
+        if not self.ids:
+            raise DataError(f"{self.folder / split}: no clip has both an array and a label; check the label file's ids")
+        self.rows, table = pd.Index(self.store.ids).get_indexer(self.ids), table.loc[self.ids]
         if task == "genre":
-            trained = {mapping[genre] for genre in read("train")["Genre"].unique()}
-            self.classes = sorted(trained - {None} | set(table["Genre"].unique()))
             self.labels = pd.Categorical(table["Genre"], self.classes).codes.astype(np.int64)
         else:
-            self.classes, self.labels = [], table[self.axes].to_numpy(np.float32)
-            if axis is not None:
-                self.axes = [_choice("axis", axis, self.axes)]
-                self.labels = table[axis].to_numpy(np.float32)
+            self.labels = table[self.axes if axis is None else axis].to_numpy(np.float32)
+        groups = read_groups(root)
+        self.groups = None if groups is None else np.array([groups.get(name) or f"clip {name}" for name in self.ids])
+
+    def _read_tables(self) -> dict[str, pd.DataFrame]:
+        """Labels by split: of this one, of genres also the other's. Affect test clips may have none: then NaN."""
+        paths = {part: self.folder / f"{part}_labels.txt" for part in ("train", "test")}
+        self.labelled = self.task == "genre" or self.split == "train" or paths["test"].exists()
+        if not self.labelled:
+            axes = read_labels(paths["train"]).columns
+            return {"test": pd.DataFrame(np.nan, self.store.ids, axes, dtype=np.float32)}
+        wanted = [part for part in paths if part == self.split or (self.task == "genre" and paths[part].exists())]
+        tables = {part: read_labels(paths[part]) for part in wanted}
+        for part, table in tables.items():
+            if (self.task == "genre") != ("Genre" in table):
+                raise DataError(f"{paths[part]}: columns {list(table.columns)} do not fit task {self.task!r}")
+        return tables
+
+    def _map_genres(self, tables: dict, class_mapping) -> pd.DataFrame:
+        """The labels of this split as classes, without the clips of dropped genres."""
+        genres = {part: table["Genre"].tolist() for part, table in tables.items()}
+        known = {genre for names in genres.values() for genre in names}
+        self.axes, self.genres = [], _mapping(class_mapping, known, self.folder)
+        shown = genres.get("train", []) + genres[self.split]
+        self.classes = sorted({self.genres[genre] for genre in shown} - {None})
+        mapped = [self.genres[genre] for genre in genres[self.split]]
+        return tables[self.split].assign(Genre=mapped)[[genre is not None for genre in mapped]]
+
+    def _choose_axes(self, table: pd.DataFrame, axis) -> pd.DataFrame:
+        """The labels of this split, all axes; `axis` is the one that is used."""
+        self.classes, self.axes = [], list(table.columns)
+        if axis is not None:
+            self.axes = [check_choice("axis", axis, self.axes)]
+        return table
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -178,7 +220,8 @@ class SpectrogramDataset(Dataset):
         return self.store.frames(self.rows[i])[:, self.columns]
 
     def __getitem__(self, i: int):
-        return torch.from_numpy(np.array(self.frames(i))), torch.as_tensor(self.labels[i])
+        frames = torch.from_numpy(np.array(self.frames(i))) if self.kept is None else self.kept[i]
+        return frames, torch.as_tensor(self.labels[i], device=frames.device)
 
     def __getitems__(self, indices):
         """A list of items without copying: what DataLoader hands to `pad_collate`."""
@@ -214,14 +257,17 @@ class SpectrogramDataset(Dataset):
         part = copy.copy(self)
         part.rows, part.labels = self.rows[indices], self.labels[indices]
         part.ids = [self.ids[i] for i in indices]
-        part.kept = self.kept and [self.kept[i] for i in indices]
+        part.groups = None if self.groups is None else self.groups[indices]
+        part.kept = None if self.kept is None else [self.kept[i] for i in indices]
         return part
 
     def joined(self, other: SpectrogramDataset) -> SpectrogramDataset:
         """These clips and then those of another part of the same data set."""
         both = copy.copy(self)
         both.rows, both.labels = np.append(self.rows, other.rows), np.append(self.labels, other.labels, axis=0)
-        both.ids, both.kept = self.ids + other.ids, self.kept and other.kept and self.kept + other.kept
+        both.ids = self.ids + other.ids
+        both.groups = None if self.groups is None else np.append(self.groups, other.groups)
+        both.kept = self.kept + other.kept if self.kept is not None and other.kept is not None else None
         return both
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
@@ -259,16 +305,48 @@ def pad_collate(items) -> Batch:
     return Batch(torch.from_numpy(x), torch.tensor(lengths), y)
 
 
+def shared_groups(train: SpectrogramDataset, test: SpectrogramDataset) -> list[str]:
+    """The groups that have clips in both parts: a score on these clips flatters. Notebook 06."""
+    if train.groups is None or test.groups is None:
+        return []
+    return sorted(set(train.groups) & set(test.groups))
+
+
+def warn_shared_groups(train: SpectrogramDataset, test: SpectrogramDataset) -> None:
+    """Warn where the data set's own split tears groups apart. Notebook 06."""
+    if shared := shared_groups(train, test):
+        problems = [f"{train.folder}: {name}; move it to one part" for name in shared]
+        _warn(problems, "groups with clips in train and test")
+
+
 def _strata(labels: np.ndarray) -> np.ndarray:
-    """Groups whose mix a split keeps, int [N]: the classes, or the quintiles of the mean over the axes."""
+    """Whose mix a split keeps, int [N]: the classes, or the quintiles of the mean over the axes.
+
+    Equal on every processor: labels are added up as whole millionths, and equal sums rank in the order of the clips.
+    """
     if labels.dtype.kind != "f":
         return labels
-    values = labels.reshape(len(labels), -1).mean(axis=1)
-    return np.argsort(np.argsort(values)) * 5 // max(len(values), 1)
+    sums = np.rint(labels.reshape(len(labels), -1).astype(np.float64) * 1e6).astype(np.int64).sum(axis=1)
+    return (rankdata(sums, "ordinal").astype(int) - 1) * 5 // max(len(sums), 1)
 
 
-def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffle and split clips into two parts with the same mix of labels.
+def _units(labels: np.ndarray, groups) -> tuple[list[np.ndarray], np.ndarray]:
+    """What a split may not tear apart: the clips of each group in order of its first one, and the group's stratum.
+
+    The stratum of a group is the one that most of its clips have. Without groups each clip is a unit.
+    """
+    strata = _strata(labels)
+    if groups is None:
+        return list(np.arange(len(labels))[:, None]), strata
+    members = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    members = [np.array(clips) for clips in members.values()]
+    return members, np.array([np.bincount(strata[clips]).argmax() for clips in members])
+
+
+def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0, groups=None) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffle and split clips into two parts with the same mix of labels, no group in both.
 
     Notebook 04.
 
@@ -276,34 +354,42 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     ----------
     labels : int [N] classes, or float [N] / [N, A] axis values (then strata are quintiles of their mean).
     fraction : share of the second part, in (0, 1).   seed : which of the possible splits.
+    groups : [N] names, such as artists (notebook 06); None: each clip by itself.
 
     Returns
     -------
-    first, second : sorted int arrays; disjoint, together all N. A class of two clips or more is in both parts.
+    first, second : sorted int arrays; disjoint, together all N. A class of two groups or more is in both parts.
     """
     rng = np.random.default_rng(seed)
-    labels, second = _strata(labels), []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        share = round(fraction * len(members))
-        second.extend(members[: min(max(share, 1), len(members) - 1)])
-    second = np.sort(np.array(second, dtype=int))
-    if len(second) == 0:
-        raise DataError(f"{len(labels)} clips are too few to hold {fraction:.0%} of them out; add clips")
+    (members, strata), second = _units(labels, groups), []
+    for stratum in np.unique(strata):
+        units = rng.permutation(np.flatnonzero(strata == stratum))
+        sizes = np.cumsum([len(members[unit]) for unit in units])
+        count = 1 + np.abs(sizes - fraction * sizes[-1]).argmin()  # the nearest that whole groups allow
+        second += [members[unit] for unit in units[: min(count, len(units) - 1)]]
+    if not second:
+        things = "clips" if groups is None else "groups of clips"
+        raise DataError(f"{len(members)} {things} are too few to hold {fraction:.0%} of them out; add some")
+    second = np.sort(np.concatenate(second))
     return np.setdiff1d(np.arange(len(labels)), second), second
 
 
-def deal(labels: np.ndarray, num_folds: int, seed: int = 0) -> np.ndarray:
-    """The fold of each clip, int [N] in [0, num_folds): equal parts with the same mix of labels.
+def deal(labels: np.ndarray, num_folds: int, seed: int = 0, groups=None) -> np.ndarray:
+    """The fold of each clip, int [N] in [0, num_folds): about equal parts with the same mix of labels.
 
-    Notebook 05. `labels` as for `stratified_split`. Each group is shuffled and dealt out like cards, on from where
-    the last group ended, so that folds differ by one clip at most.
+    Notebook 05. `labels` and `groups` as for `stratified_split`. The groups are shuffled and dealt out, stratum by
+    stratum, each to the fold that has the fewest clips of this stratum, and of those to the one with the fewest at all.
     """
     rng = np.random.default_rng(seed)
-    labels, order = _strata(labels), rng.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    fold_of = np.empty(len(labels), dtype=int)
-    fold_of[order] = np.arange(len(labels)) % num_folds
+    members, strata = _units(labels, groups)
+    order, fold_of, total = rng.permutation(len(members)), np.empty(len(labels), dtype=int), [0] * num_folds
+    for stratum in np.unique(strata):
+        here = [0] * num_folds
+        for unit in order[strata[order] == stratum]:
+            fold = min(range(num_folds), key=lambda k: (here[k], total[k]))
+            fold_of[members[unit]] = fold
+            here[fold] += len(members[unit])
+            total[fold] += len(members[unit])
     return fold_of
 
 
@@ -333,7 +419,13 @@ def provenance(root) -> dict:
     return {"name": name, "kind": "arrays", **record}
 
 
-def _choice(what: str, value: str, valid):
+def check_choice(what: str, value: str, valid):
+    """`value`, if it is one of the `valid` ones. All notebooks.
+
+    Raises
+    ------
+    DataError : it is not; the message names the valid ones.
+    """
     if value not in valid:
         raise DataError(f"{what} {value!r} is unknown; choose one of {', '.join(map(str, valid))}")
     return value
@@ -341,15 +433,17 @@ def _choice(what: str, value: str, valid):
 
 def _mapping(class_mapping, known: set, folder: Path) -> dict:
     """Genre -> class (None: dropped) for every genre of the data set in `folder`."""
+    if isinstance(class_mapping, str):
+        check_choice("class_mapping", class_mapping, ("auto", "fma", "none"))
     if class_mapping in ("none", None) or (class_mapping == "auto" and not known <= set(FMA_MAPPING)):
-        return {genre: genre for genre in known}
+        return {genre: genre for genre in sorted(known)}
     mapping = class_mapping if isinstance(class_mapping, dict) else FMA_MAPPING
     if unknown := sorted(known - set(mapping)):
         raise DataError(
             f"{folder}: genre {unknown[0]!r} is not in the class mapping ({len(unknown)} unknown in all); "
             "add it to the mapping, map it to None to drop it, or set class_mapping to 'none'"
         )
-    return {genre: mapping[genre] for genre in known}
+    return {genre: mapping[genre] for genre in sorted(known)}
 
 
 def _match(labelled, ids, folder: Path) -> list[str]:

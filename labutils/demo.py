@@ -1,9 +1,9 @@
 """The default data: procedural music with genre and affect labels, in numpy and scipy only (Notebook 04).
 
-`plan` draws a data set: the hidden affect of each clip's sound, and labels: this affect plus noise that the
-sound does not know. `compose` turns a row into a song (tempo, metre, key, chords, groove, arrangement) and
-`render` plays the song on synthetic instruments in a synthetic room. What makes a genre stands in one table,
-`assets/styles.csv`. Numbers measured on this music say nothing about real music.
+`plan` draws a data set: the artist of each clip, the hidden affect of its sound, and labels: this affect plus
+noise that the sound does not know. `compose` turns a row into a song (tempo, metre, key, chords, groove) of its
+artist (arrangement, drum kit, room, equaliser, tape), and `render` plays the song on synthetic instruments. What
+makes a genre stands in one table, `assets/styles.csv`. Numbers measured on this music say nothing about real music.
 """
 
 from collections import namedtuple
@@ -18,11 +18,14 @@ import scipy
 
 from .audio import SAMPLE_RATE
 
+# Tables and formulas are set by hand.
+# fmt: off
 AXES = ("valence", "energy", "danceability")
 KNOWABLE = {"valence": .5, "energy": .72, "danceability": .7}  # share of labels that drives the sound
 SIZES = ("default", "tiny")  # 724 and 91 clips
 BORROW = .15  # chance that a part of the arrangement comes from any other genre
-COLOUR = 3.  # dB, spread of each clip's random equaliser: no two recordings sound alike
+LARGEST = {"default": 5, "tiny": 2}  # number of clips of an artist
+COLOUR = 2.1  # dB, spread of each artist's random equaliser and of each clip's: no two recordings sound alike
 ASSETS = Path(__file__).parent / "assets"
 ANY = "C Db D Eb E F Gb G Ab A Bb B"  # tonics
 
@@ -98,22 +101,26 @@ TIMBRES = {
 def plan(size="default", seed=0):
     """Draw a data set: one row a clip, in random order, fixed by `size` and `seed` (Notebook 04).
 
-    Returns a DataFrame: `file`, `genre`, `split` ("train", "test": 3 to 1 in each genre), the three labels in
-    [0, 1], `seed` (of the clip), and `sound_valence` and so on: the hidden affect that drives the music (in
-    [0, 1], about uniform). Raises ValueError if `size` is not one of `SIZES`.
+    Returns a DataFrame: `file`, `genre`, `split` ("train", "test": 3 to 1 in each genre), `group` (the artist: of
+    one genre and one split, with 1 to `LARGEST` clips), the three labels in [0, 1], `seed` (of the clip),
+    `artist_seed`, and `sound_valence` and so on: the hidden affect that drives the music (in [0, 1], about
+    uniform). Raises ValueError if `size` is not one of `SIZES`.
     """
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
     rng, rows = np.random.default_rng([seed, 4]), []
     for genre, style in STYLES.items():
         count = style.clips if size == "default" else min(6, style.clips // 7)
-        for i, rank in enumerate(rng.permutation(count)):
-            split = "test" if rank < max(1, round(count / 4)) else "train"
-            rows.append((f"{genre.lower()}-{i:04d}", genre, split))
-    clips = pd.DataFrame(rows, columns=["file", "genre", "split"])
+        num_test = max(1, round(count / 4))
+        ends = np.union1d(rng.integers(1, LARGEST[size] + 1, count).cumsum(), num_test)  # of each artist's clips
+        for i, artist in enumerate(np.searchsorted(ends, np.arange(count), "right")):
+            split = "test" if i < num_test else "train"
+            rows.append((f"{genre.lower()}-{i:04d}", genre, split, f"{genre.lower()}-{artist:02d}"))
+    clips = pd.DataFrame(rows, columns=["file", "genre", "split", "group"])
     sound, labels = _affect(clips.genre, rng)
     clips[list(AXES)] = labels.round(3)
-    clips["seed"] = rng.integers(2**31, size=len(clips))
+    clips["seed"], artists = rng.integers(2**31, size=(2, len(clips)))
+    clips["artist_seed"] = artists[pd.factorize(clips.group)[0]]
     clips[[f"sound_{axis}" for axis in AXES]] = scipy.special.ndtr(sound).round(4)
     return clips.iloc[rng.permutation(len(clips))].reset_index(drop=True)
 
@@ -145,7 +152,7 @@ def _affect(genres, rng):
         sound[genres == genre] = draws @ root + means / np.sqrt(knowable)
     sound = (sound - sound.mean(0)) / sound.std(0)
     mixed = np.sqrt(knowable) * sound + np.sqrt(1 - knowable) * rng.standard_normal(sound.shape)
-    ranks = (mixed.argsort(0).argsort(0) + .5) / len(mixed)
+    ranks = (scipy.stats.rankdata(mixed, "ordinal", axis=0) - .5) / len(mixed)
     labels = [np.interp(rank, quantiles.index, quantiles[axis]) for rank, axis in zip(ranks.T, AXES)]
     return sound, np.transpose(labels)
 
@@ -164,14 +171,11 @@ def compose(clip, seconds=10.):
     Returns a namespace: `style`, `seconds`, `affect` (of the sound, as in AXES), `tempo` (beats per minute),
     `metre` (beats per bar), `tonic` (0 is C), `scale` (semitones), `chords` (scale degrees, step by step: a
     quarter of a beat), `times` (onset of each step in s, and the end), `parts` (what plays, and how),
-    `brightness` (0 to 7), and `rng`, the random numbers left to the players.
+    `brightness` (0 to 7), `artist` (see `_artist`), and `rng`, the random numbers left to the players.
     """
-    style, rng = STYLES[clip["genre"]], np.random.default_rng(int(clip["seed"]))
+    style, rng, artist = STYLES[clip["genre"]], np.random.default_rng(int(clip["seed"])), _artist(clip)
     valence, energy, dance = affect = tuple(float(clip[f"sound_{axis}"]) for axis in AXES)
-    parts = {}
-    for part in ("changes", "drums", "bass", "chords", "lead"):
-        source = STYLES[rng.choice(GENRES)] if rng.random() < BORROW else style
-        parts[part] = str(rng.choice(getattr(source, part).split()))
+    parts = artist.parts
     tempo = rng.uniform(*map(float, style.tempo.split())) * 2 ** (.4 * (energy - .5) + .2 * (valence - .5))
     tempo *= (120 / tempo) ** (.4 * dance)
     metre = int(rng.choice(list(style.metre)))
@@ -187,7 +191,28 @@ def compose(clip, seconds=10.):
     brightness = int(np.clip(round(3.5 + 1.2 * style.tone + 3.5 * (energy - .5) + rng.normal(0, 1)), 0, 7))
     return SimpleNamespace(
         style=style, seconds=seconds, affect=affect, tempo=tempo, metre=metre, tonic=tonic, chords=chords,
-        scale=SCALES[minor if is_minor else major], times=times, parts=parts, brightness=brightness, rng=rng)
+        scale=SCALES[minor if is_minor else major], times=times, parts=parts, brightness=brightness, artist=artist,
+        rng=rng)
+
+
+def _artist(clip):
+    """What the clips of an artist share: `parts`, the drum kit, the room, the equaliser, the tape.
+
+    Returns a namespace: `parts` (what plays, and how), `tuning` (of the drums), `decays` (of snare and hat, in 1/s),
+    `wet` (reverberation, 0 to 1), `tail` (of the room, float32), `tilt` (dB per octave), `colour` (dB in 7 bands) and
+    `hiss` (dB below the music).
+    """
+    style, rng = STYLES[clip["genre"]], np.random.default_rng(int(clip["artist_seed"]))
+    parts = {}
+    for part in ("changes", "drums", "bass", "chords", "lead"):
+        source = STYLES[rng.choice(GENRES)] if rng.random() < BORROW else style
+        parts[part] = str(rng.choice(getattr(source, part).split()))
+    wet = np.float32(np.clip(style.room + rng.normal(0, .15), 0, 1))
+    decay = np.linspace(0, 6, int(SAMPLE_RATE * (.2 + 1.2 * wet)))
+    return SimpleNamespace(
+        parts=parts, tuning=rng.uniform(.85, 1.2), decays=rng.uniform((12, 35), (25, 90)),
+        tilt=2 * style.tone + rng.normal(0, COLOUR / 2), colour=rng.normal(0, COLOUR, 7),
+        hiss=style.hiss + rng.normal(0, 8), wet=wet, tail=np.float32(rng.standard_normal(len(decay)) * np.exp(-decay)))
 
 
 def _times(steps, tempo, swing, dance, free, rng):
@@ -327,15 +352,15 @@ def _drums(song):
     _, energy, dance = song.affect
     time = np.arange(SAMPLE_RATE // 3) / SAMPLE_RATE
     noise = rng.standard_normal(len(time))
-    tuning = rng.uniform(.85, 1.2) * (2 if song.parts["drums"] == "hand" else 1)
+    tuning = song.artist.tuning * (2 if song.parts["drums"] == "hand" else 1)
     sharp = scipy.signal.lfilter([1, -.92], [1], noise)
     sweep = np.sin(2 * np.pi * tuning * np.cumsum(48 + 110 * np.exp(-40 * time)) / SAMPLE_RATE)
     skin = .5 * np.sin(2 * np.pi * 185 * tuning * time) + (.15 + .3 * energy) * noise
     kick = BEATS if rng.random() < dance - .4 else kick
     for text, sound, keep, level in (
             (kick, sweep * np.exp(-12 * time), .3 + .7 * dance, .2 + 1.1 * dance),
-            (snare, skin * np.exp(-rng.uniform(12, 25) * time), .5 + .5 * energy, .35 + .4 * dance),
-            (hat, .3 * sharp * np.exp(-rng.uniform(35, 90) * time), .1 + .9 * energy, .3 + .7 * energy)):
+            (snare, skin * np.exp(-song.artist.decays[0] * time), .5 + .5 * energy, .35 + .4 * dance),
+            (hat, .3 * sharp * np.exp(-song.artist.decays[1] * time), .1 + .9 * energy, .3 + .7 * energy)):
         accents = _accents(song)
         for step in np.flatnonzero(_pattern(song, text, keep)):
             _add(track, sound.astype(np.float32), song.times[step], .5 * level * accents[step])
@@ -344,18 +369,16 @@ def _drums(song):
 
 def _master(song, mix):
     """Record a mix: room, equaliser, tape noise, compression, level. float32 [samples]."""
-    rng, style, energy = song.rng, song.style, song.affect[1]
-    wet = np.float32(np.clip(style.room + rng.normal(0, .15), 0, 1))
-    decay = np.linspace(0, 6, int(SAMPLE_RATE * (.2 + 1.2 * wet)))
-    tail = np.float32(rng.standard_normal(len(decay)) * np.exp(-decay))
+    rng, artist, tail, energy = song.rng, song.artist, song.artist.tail, song.affect[1]
     size = scipy.fft.next_fast_len(len(mix) + len(tail), real=True)
     octaves = np.log2(np.maximum(scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20) / 1000)  # above 1 kHz
-    tilt = 2 * style.tone + 3 * (energy - .5) + rng.normal(0, COLOUR / 2)  # dB per octave
-    colour = np.interp(octaves, np.linspace(-5, 3.5, 7), rng.normal(0, COLOUR, 7)) + tilt * octaves
+    tilt = artist.tilt + 3 * (energy - .5) + rng.normal(0, COLOUR / 2)  # dB per octave
+    bands = artist.colour + rng.normal(0, COLOUR, 7)
+    colour = np.interp(octaves, np.linspace(-5, 3.5, 7), bands) + tilt * octaves
     gain = np.float32(10 ** (colour / 20) * (octaves > -5))  # nothing below 31 Hz
-    room = 1 + wet * scipy.fft.rfft(tail / np.sqrt(np.sum(tail**2)), size)
+    room = 1 + artist.wet * scipy.fft.rfft(tail / np.sqrt(np.sum(tail**2)), size)
     mix = scipy.fft.irfft(scipy.fft.rfft(mix, size) * room * gain, size)[:len(mix)]
     mix /= np.sqrt(np.mean(mix**2))
-    mix += 10 ** (-(style.hiss + rng.normal(0, 8)) / 20) * rng.standard_normal(len(mix)).astype(np.float32)
+    mix += 10 ** (-artist.hiss / 20) * rng.standard_normal(len(mix)).astype(np.float32)
     press = .1 + .6 * energy  # a loud master is a squeezed one
     return np.float32(10 ** ((14 * energy - 16) / 20) * np.tanh(press * mix) / np.tanh(4 * press))

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import __version__, build, data
 from .evaluation import Estimate
-from .store import home, save_text
+from .store import results_home, save_text
 
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "librosa")
 
@@ -61,26 +61,32 @@ def choose_device() -> tuple[str, int]:
     return "cuda" if torch.cuda.is_available() else "cpu", threads
 
 
+def plain_parameters(namespace: dict) -> dict:
+    """The numbers, texts, lists and dicts of a notebook or script, by name: its parameters."""
+    plain = (bool, int, float, str, list, dict)
+    return {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, plain) and not name.startswith("_") and name not in ("In", "Out")
+    }
+
+
 def start(notebook: str, namespace: dict) -> Session:
     """Find the data, choose device and threads, seed, and print what is used.
 
     Call it in the cell after the parameters, as `session = lab.start("05_lstm", globals())`: every plain value
-    (number, text, list) defined so far is a parameter of this run and will stand in its record. Honoured among
-    them are `data_root`, `output_dir` and `seed`.
+    defined so far is a parameter of this run and will stand in its record. Honoured among them are `data_root`,
+    `output_dir` and `seed`.
     """
     import torch
 
-    parameters = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and isinstance(value, (bool, int, float, str, list)) and name not in ("In", "Out")
-    }
+    parameters = plain_parameters(namespace)
     root = find_data(parameters.get("data_root", ""))
     dataset = data.provenance(root)
     device, threads = choose_device()
     torch.manual_seed(parameters.get("seed", 0))
     named = parameters.get("output_dir") or os.environ.get("LABUTILS_OUTPUT")
-    output_dir = Path(named) if named else home().parent / "runs" / dataset["name"]
+    output_dir = Path(named) if named else results_home() / dataset["name"]
     session = Session(notebook, parameters, root, dataset, output_dir, device, threads, time.perf_counter())
     warnings.simplefilter("once", data.DataWarning)
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, by way of librosa and pooch
@@ -105,8 +111,8 @@ def record(session: Session, metrics: dict[str, Estimate | float]) -> None:
     seed = int(session.parameters.get("seed", 0))
     rows = []
     for name, value in metrics.items():
-        estimate = value if isinstance(value, Estimate) else Estimate(float(value), np.nan, np.nan, 0)
-        seeds = " ".join(str(seed + i) for i in range(estimate.seeds))
+        estimate = value if isinstance(value, Estimate) else Estimate(float(value), np.nan, 0)
+        seeds = " ".join(str(seed + i) for i in range(max(estimate.seeds, 1)))
         numbers = {"value": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
         numbers = {key: None if np.isnan(number) else round(float(number), 6) for key, number in numbers.items()}
         rows.append({"metric": name, **numbers, "n": estimate.n, "seed": seeds})
@@ -148,22 +154,28 @@ def describe(root) -> str:
         if not (root / folder).is_dir():
             lines.append(f"{folder}: missing")
             continue
+        parts = {}
         for split in ("train", "test"):
-            lines += _describe_split(root, task, kind, split)
+            text, parts[split] = _describe_split(root, task, kind, split)
+            lines += text
+        if all(parts.values()) and (shared := data.shared_groups(*parts.values())):
+            lines.append(f"  problem: {len(shared)} groups have clips in train and in test, the first: {shared[0]}")
     return "\n".join(lines)
 
 
-def _describe_split(root: Path, task: str, kind: str, split: str) -> list[str]:
+def _describe_split(root: Path, task: str, kind: str, split: str) -> tuple[list[str], data.SpectrogramDataset | None]:
     name = f"{data.FOLDERS[task, kind]}/{split}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", data.DataWarning)
         try:
             clips = data.SpectrogramDataset(root, task, split, time=kind, class_mapping="none")
         except data.DataError as error:
-            return [f"{name}: {error}"]
+            return [f"{name}: {error}"], None
     shortest, median, longest = np.quantile(clips.lengths, [0, 0.5, 1]).astype(int)
     unit = "frames of 23.2 ms" if kind == "raw" else "beats"
     lines = [f"{name}: {len(clips)} clips of {shortest} to {longest} {unit} (median {median})"]
+    if clips.groups is not None:
+        lines.append(f"  {len(set(clips.groups))} groups, such as artists")
     if task == "genre":
         counts = np.bincount(clips.labels, minlength=len(clips.classes))
         lines.append("  " + ", ".join(f"{genre} {n}" for genre, n in zip(clips.classes, counts)))
@@ -173,9 +185,8 @@ def _describe_split(root: Path, task: str, kind: str, split: str) -> list[str]:
     else:
         lines.append(f"  axes {', '.join(clips.axes)}, without labels")
     problems = [*clips.store.problems.values(), *clips.problems]
-    return lines + [f"  problem: {problem}" for problem in problems[:5]] + (
-        [f"  ... and {len(problems) - 5} more problems"] if len(problems) > 5 else []
-    )  # fmt: skip
+    lines += [f"  problem: {problem}" for problem in problems[:5]]
+    return lines + [f"  ... and {len(problems) - 5} more problems"] * (len(problems) > 5), clips
 
 
 def _versions() -> dict[str, str]:

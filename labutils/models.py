@@ -130,9 +130,20 @@ class Backbone(nn.Module):
         x = self.norm(x, lengths)  # [B, T', F]
         vector = self.read(x, lengths)  # [B, num_outputs of the subclass]
         if self.statistics is not None:
-            self.statistics.train(self.training and len(x) > 1)  # a batch of one clip has no deviation
-            vector = torch.cat([vector, self.statistics(pooled_statistics(x, lengths))], dim=1)  # [B, D]
+            vector = torch.cat([vector, self._standardised(pooled_statistics(x, lengths))], dim=1)  # [B, D]
         return self.dropout(vector)
+
+    def _standardised(self, statistics: Tensor) -> Tensor:
+        """Over the batch in training; with the running mean and deviation else, and where the batch is one clip."""
+        norm = self.statistics
+        if norm.training and len(statistics) > 1:
+            return norm(statistics)
+        return F.batch_norm(statistics, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+    def extra_repr(self) -> str:
+        """Every option that is a plain value: the cache of trained models tells models apart by their text."""
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, (bool, int, float, str, tuple))}
+        return ", ".join(f"{name}={value}" for name, value in plain.items() if name != "training")
 
 
 class LSTMBackbone(Backbone):
@@ -154,9 +165,6 @@ class LSTMBackbone(Backbone):
         self.pooling = pooling
         sizes = [num_features] + [2 * hidden] * (num_layers - 1)
         self.layers = nn.ModuleList(BiLSTM(size, hidden) for size in sizes)
-
-    def extra_repr(self) -> str:
-        return f"pooling={self.pooling}, frames_per_step={self.frames_per_step}, normalise={self.normalise}"
 
     def read(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The pooled states of the last layer. A CPU reads a large batch in groups of like length: less padding."""
@@ -220,10 +228,6 @@ class CNNBackbone(Backbone):
             for i, o in pairwise([1, *channels])
         )  # fmt: skip
 
-    def extra_repr(self) -> str:
-        names = ("frames_per_step", "bands_per_step", "num_frames", "padding", "normalise")
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
-
     def _size_after(self, size):
         """Length of an axis after the blocks; works on ints and on tensors of lengths."""
         for _ in range(self.depth):
@@ -280,16 +284,13 @@ class ASTBackbone(Backbone):
 
     def __init__(self, num_features, width=64, *, depth=2, num_heads=4, patch_frames=4, dropout=0.1, **options):
         super().__init__(num_features, width, **options)
-        self.patch_frames = patch_frames
+        self.patch_frames, self.num_heads = patch_frames, num_heads
         self.embed = nn.Linear(patch_frames * num_features, width)
         self.class_token = nn.Parameter(0.02 * torch.randn(width))
         layer = nn.TransformerEncoderLayer(
             width, num_heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
         )  # fmt: skip
         self.encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
-
-    def extra_repr(self) -> str:
-        return f"patch_frames={self.patch_frames}, normalise={self.normalise}"
 
     def read(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The class token's vector."""
@@ -367,8 +368,7 @@ class UncertaintyLoss(nn.Module):
     """The `axis_losses` weighted by learned variances: predictions [B, A], targets [B, A] -> scalar. Notebook 10.
 
     Kendall, Gal and Cipolla (2018), arXiv:1705.07115: each axis has a variance v, and the loss is the sum of
-    (loss / v + log v) / 2, smallest where v is the axis's loss. Make it a part of the model too
-    (`model.uncertainty = loss`): then the variances are trained, saved and loaded with the model.
+    (loss / v + log v) / 2, smallest where v is the axis's loss. `training.fit` trains them with the model.
 
     Parameters
     ----------

@@ -102,7 +102,7 @@ def summary(found: Prediction) -> pd.DataFrame:
     rows = {}
     for kind, values, names in (("genre", found.genre, found.classes), ("affect", found.affect, found.axes)):
         means = values.mean(axis=1) if names else np.empty((0, 0))  # [models, names]
-        order = np.argsort(-means.mean(axis=0)) if kind == "genre" and names else range(len(names))
+        order = np.argsort(-means.mean(axis=0), kind="stable") if kind == "genre" and names else range(len(names))
         rows |= {(kind, names[i]): (means[:, i].mean(), means[:, i].min(), means[:, i].max()) for i in order}
     index = pd.MultiIndex.from_tuples(rows)
     return pd.DataFrame(list(rows.values()), index, columns=["mean", "lowest model", "highest model"])

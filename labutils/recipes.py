@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from . import models
-from .data import DataError, SpectrogramDataset, deal, stratified_split
+from .data import DataError, SpectrogramDataset, check_choice, deal, stratified_split, warn_shared_groups
 from .training import Fitted, Settings, fit_or_load, freeze, predict
 
 VAL_FRACTION = 0.15  # of the training split, for early stopping; another seed, another part
@@ -22,39 +22,43 @@ TEST_FRACTION = 0.25  # of the affect training split, where the test split has n
 ENOUGH_CLIPS = {"genre": 4000, "affect": 3000}
 MIN_EPOCHS = 6
 BACKBONES = {"lstm": models.LSTMBackbone, "cnn": models.CNNBackbone, "ast": models.ASTBackbone}
+REPORT = Settings(num_epochs=50, lr=1e-3, weight_decay=1e-2, optimizer="adam", schedule="halving", grad_clip=0.0)
 # Architecture and settings by (recipe, model, time axis): "repaired" is ours in a few seconds a model, "best" takes
 # some times as long and in the end trains on the validation clips too, "report" is the report's. docs/ablation.md has
 # the evidence. The statistics beside the vector help with genres and harm affect: `train_affect` leaves them out.
 RECIPES = {
-    ("repaired", "lstm", "raw"): ({"hidden": 64, "frames_per_step": 8, "statistics": True}, Settings(20, lr=4e-3)),
-    ("repaired", "lstm", "beat"): ({"hidden": 64, "statistics": True}, Settings(20, lr=4e-3)),
+    ("repaired", "lstm", "raw"): (
+        {"hidden": 64, "frames_per_step": 8, "statistics": True},
+        Settings(num_epochs=20, lr=4e-3),
+    ),
+    ("repaired", "lstm", "beat"): ({"hidden": 64, "statistics": True}, Settings(num_epochs=20, lr=4e-3)),
     ("repaired", "cnn", "raw"): (
         {"channels": (16, 32, 64), "frames_per_step": 4, "bands_per_step": 2, "statistics": True},
-        Settings(24, 16, lr=4e-3),
+        Settings(num_epochs=24, batch_size=16, lr=4e-3),
     ),
     ("repaired", "cnn", "beat"): (
         {"channels": (16, 32, 64), "bands_per_step": 2, "statistics": True},
-        Settings(24, 16, lr=4e-3),
+        Settings(num_epochs=24, batch_size=16, lr=4e-3),
     ),
     ("repaired", "ast", "raw"): (
         {"width": 48, "patch_frames": 8, "dropout": 0.3, "statistics": True},
-        Settings(20, 16, lr=2e-3),
+        Settings(num_epochs=20, batch_size=16, lr=2e-3),
     ),
     ("repaired", "ast", "beat"): (
         {"width": 48, "patch_frames": 1, "dropout": 0.3, "statistics": True},
-        Settings(20, lr=2e-3),
+        Settings(num_epochs=20, lr=2e-3),
     ),
     ("report", "lstm", "raw"): (
         {"hidden": 512, "pooling": "last_index", "normalise": False, "dropout": 0.0},
-        Settings(50, 128, 1e-3, 1e-2, "adam", "halving", grad_clip=0.0),
+        dataclasses.replace(REPORT, batch_size=128),
     ),
     ("report", "lstm", "beat"): (
         {"hidden": 256, "pooling": "last_index", "normalise": False, "dropout": 0.0},
-        Settings(50, 512, 1e-3, 1e-2, "adam", "halving", grad_clip=0.0),
+        dataclasses.replace(REPORT, batch_size=512),
     ),
     ("report", "cnn", "raw"): (
         {"channels": (4, 8, 12, 16), "padding": 0, "num_frames": 1293, "normalise": False, "dropout": 0.0},
-        Settings(50, 32, 1e-4, 0.1, "adam", "halving", grad_clip=0.0),
+        dataclasses.replace(REPORT, batch_size=32, lr=1e-4, weight_decay=0.1),
     ),
 }
 FINER = {("lstm", "raw"): {"frames_per_step": 4}}
@@ -84,7 +88,8 @@ def genre_splits(root, *, feature="mel", time="raw", seed=0, class_mapping="auto
     )
     if len(whole.classes) < 2:
         raise DataError(f"{root}: only one class ({whole.classes[0]}); add another genre or change class_mapping")
-    first, second = stratified_split(whole.labels, VAL_FRACTION, seed)
+    warn_shared_groups(whole, test)
+    first, second = stratified_split(whole.labels, VAL_FRACTION, seed, whole.groups)
     return Splits(whole.subset(first), whole.subset(second), test)
 
 
@@ -94,22 +99,29 @@ def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fractio
     Notebook 08. `axis`: one axis or None for all; `fraction`: share of the training clips to use (notebook 09), or,
     where `scarce` names an axis, share of them that keep their label of this axis: the others get NaN (notebook 10).
     The held-out quarter is the same for every seed, axis and feature, so that all models meet the same clips.
+
+    Raises
+    ------
+    DataError : an axis that the data set does not have.
     """
     options = {"time": time, "feature": feature, "axis": axis}
     whole, test = (SpectrogramDataset(root, "affect", split, **options) for split in ("train", "test"))
     every_axis = SpectrogramDataset(root, "affect", "train", time=time).labels
-    if not test.labelled:
-        rest, held_out = stratified_split(every_axis, TEST_FRACTION)
+    if test.labelled:
+        warn_shared_groups(whole, test)
+    else:
+        rest, held_out = stratified_split(every_axis, TEST_FRACTION, groups=whole.groups)
         whole, test, every_axis = whole.subset(rest), whole.subset(held_out), every_axis[rest]
-    first, second = stratified_split(every_axis, VAL_FRACTION, seed)
+    first, second = stratified_split(every_axis, VAL_FRACTION, seed, whole.groups)
+    train, val = whole.subset(first), whole.subset(second)
     if fraction < 1:
-        rest, kept = stratified_split(every_axis[first], fraction, seed)
+        rest, kept = stratified_split(every_axis[first], fraction, seed, train.groups)
         if scarce:
-            whole.labels = whole.labels.copy()
-            whole.labels[first[rest], whole.axes.index(scarce)] = np.nan
+            column = train.axes.index(check_choice("scarce", scarce, train.axes))
+            train.labels[rest, column] = np.nan  # a copy: `subset` takes rows
         else:
-            first = first[kept]
-    return Splits(whole.subset(first), whole.subset(second), test)
+            train = train.subset(kept)
+    return Splits(train, val, test)
 
 
 def training_clips(splits: Splits, how: Settings) -> SpectrogramDataset:
@@ -156,11 +168,11 @@ def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired"
     `changes` override options of the backbone, such as hidden=32 or pooling="last", or of the `Settings`, such as lr.
     """
     splits = genre_splits(root, feature=feature, time=time, seed=seed, class_mapping=class_mapping)
-    how, options = _apart(changes)
-    how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **how)
+    trained, built = _apart(changes)
+    how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **trained)
 
     def make_model():
-        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **options)
+        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **built)
         return models.Classifier(backbone, len(splits.train.classes)), None
 
     return _train(f"{kind}.{feature}_{time}", make_model, splits, how, device)
@@ -192,12 +204,12 @@ def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recip
     num_epochs : see `settings_for`.   changes : see `train_genre`.
     """
     splits = affect_splits(root, feature=feature, time=time, axis=axis, seed=seed, fraction=fraction, scarce=scarce)
-    how, options = _apart(changes)
-    how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **how)
+    trained, built = _apart(changes)
+    how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **trained)
+    built = affect_options(recipe, kind, time, start) | built
 
     def make_model():
-        ours = affect_options(recipe, kind, time, start) | options
-        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **ours)
+        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **built)
         if start is not None:
             backbone.load_state_dict(start.backbone.state_dict())
         if frozen:
@@ -205,11 +217,10 @@ def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recip
         if axis is not None:
             return models.Regressor(backbone), None
         model = models.MultitaskRegressor(backbone, len(splits.train.axes))
-        if weights != "learned":
-            return model, models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
-        loss = models.UncertaintyLoss(np.nanvar(splits.train.labels, axis=0))
-        model.uncertainty = loss  # a part of the model: trained, saved and loaded with it
-        return model, loss
+        if isinstance(weights, str):
+            check_choice("weights", weights, ("learned",))
+            return model, models.UncertaintyLoss(np.nanvar(splits.train.labels, axis=0))
+        return model, models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
 
     return _train(f"{kind}.{axis or 'multitask'}", make_model, splits, how, device)
 
@@ -235,7 +246,8 @@ def _train(name: str, make_model, splits: Splits, how: Settings, device) -> Fitt
     clips = training_clips(splits, how)
     final = fit_or_load(name, model, clips, splits.val, again, loss_function=loss, device=device)
     seconds = fitted.seconds + final.seconds
-    return dataclasses.replace(fitted, model=final.model, seconds=seconds, loaded=fitted.loaded and final.loaded)
+    loaded = fitted.loaded and final.loaded
+    return dataclasses.replace(fitted, model=final.model, loss=final.loss, seconds=seconds, loaded=loaded)
 
 
 def cross_validate(root, kind: str, *, axis=None, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
@@ -251,28 +263,27 @@ def cross_validate(root, kind: str, *, axis=None, feature="mel", time="raw", rec
     labels : [N].   predictions : one row per repeat, logits [R, N, C] or values [R, N].
     """
     task = "genre" if axis is None else "affect"
-    clips = SpectrogramDataset(
-        root, task, time=time, feature=feature, axis=axis, class_mapping=class_mapping
-    )  # fmt: skip
-    how, options = _apart(changes)
-    rows = []
+    options = {"time": time, "feature": feature, "axis": axis, "class_mapping": class_mapping}
+    clips = SpectrogramDataset(root, task, **options)
+    trained, built = _apart(changes)
+    if axis is not None:
+        built = affect_options(recipe, kind, time) | built
+    repeats = []
     for repeat in range(num_repeats):
-        fold_of = deal(clips.labels, num_folds, seed + repeat)
-        outputs = None
+        fold_of = deal(clips.labels, num_folds, seed + repeat, clips.groups)
+        outputs = {}  # by clip
         for fold in range(num_folds):
-            rest, held_out = (clips.subset(np.flatnonzero(part)) for part in (fold_of != fold, fold_of == fold))
+            rest, held_out = (np.flatnonzero(part) for part in (fold_of != fold, fold_of == fold))
+            train, test = clips.subset(rest), clips.subset(held_out)
             number = seed + repeat * num_folds + fold
-            settings = settings_for(kind, rest, recipe=recipe, seed=number, num_epochs=num_epochs, **how)
-            settings = dataclasses.replace(settings, monitor="last", refit=False)
-            changed = options if axis is None else affect_options(recipe, kind, time) | options
-            backbone = make_backbone(kind, rest, recipe=recipe, seed=number, **changed)
+            how = settings_for(kind, train, recipe=recipe, seed=number, num_epochs=num_epochs, **trained)
+            how = dataclasses.replace(how, monitor="last", refit=False)
+            backbone = make_backbone(kind, train, recipe=recipe, seed=number, **built)
             model = models.Regressor(backbone) if axis else models.Classifier(backbone, len(clips.classes))
-            fitted = fit_or_load(f"{kind}.fold", model, rest, held_out, settings, device=device)
-            found = predict(fitted.model, held_out, device=device)
-            outputs = np.empty((len(clips), *found.shape[1:]), np.float32) if outputs is None else outputs
-            outputs[fold_of == fold] = found
-        rows.append(outputs)
-    return clips.labels, np.stack(rows)
+            model = fit_or_load(f"{kind}.fold", model, train, test, how, device=device).model
+            outputs |= zip(held_out, predict(model, test, device=device))
+        repeats.append([outputs[i] for i in range(len(clips))])
+    return clips.labels, np.array(repeats, np.float32)
 
 
 def solve_head(model: models.Regressor, dataset: SpectrogramDataset, *, device="cpu") -> models.Regressor:

@@ -37,6 +37,8 @@ div.prompt.output_prompt { color: #b3370f }
 caption { color: #555 }
 </style>
 """
+MISSING = Estimate(math.nan, math.nan, 0)
+NORMAL = 1.96  # half the width of a 95 % interval in standard errors
 DEMO_NOTE = "Made from the procedural default data: these numbers say nothing about real music."
 
 
@@ -94,7 +96,8 @@ def draw(table: pd.DataFrame, note: str, path: Path) -> None:
     """The picture of results: genre, and each affect axis, with intervals and the report's figures beside them."""
     from . import plots
 
-    found = {row.metric: Estimate(row.value, row.ci_low, row.ci_high, row.n) for row in table.itertuples()}
+    margins = {row.metric: (row.value, (row.ci_high - row.ci_low) / 2) for row in table.itertuples()}
+    found = {name: Estimate(value, margin / NORMAL, 0) for name, (value, margin) in margins.items()}
     axes = [name.split(".")[2] for name in found if re.fullmatch(r"cnn\.affect\.(?!mean)[^.]+\.test\.spearman", name)]
     wanted = {"genre": ("macro F1", {row: f"{start}.test.macro_f1" for row, start in GENRE_ROWS.items()})}
     for axis in axes:
@@ -103,7 +106,7 @@ def draw(table: pd.DataFrame, note: str, path: Path) -> None:
     panels, references = {}, {}
     for title, (score, rows) in wanted.items():
         if any(name in found for name in rows.values()):  # a row without a value stays empty
-            panels[title] = (score, {row: found.get(name, Estimate(*[math.nan] * 3, 0)) for row, name in rows.items()})
+            panels[title] = (score, {row: found.get(name, MISSING) for row, name in rows.items()})
             references[title] = {row: REPORT[name] for row, name in rows.items() if name in REPORT}
     path.unlink(missing_ok=True)
     if panels:

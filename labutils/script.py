@@ -11,6 +11,8 @@ import sys
 from itertools import count
 from pathlib import Path
 
+from .lab import plain_parameters
+
 _output = {"stem": "", "folder": Path(), "numbers": count(1)}  # of the script that runs in this process
 
 
@@ -24,8 +26,7 @@ def begin(file: str, namespace: dict) -> None:
 
     matplotlib.use("Agg")
     IPython.display.display = display  # what `plots.show` calls
-    plain = {name: value for name, value in namespace.items() if isinstance(value, bool | int | float | str | list)}
-    defaults = {name: value for name, value in plain.items() if not name.startswith("_")}
+    defaults = plain_parameters(namespace)
     for pair in sys.argv[1:]:
         name, equals, text = pair.partition("=")
         if not equals or name not in defaults:

@@ -35,10 +35,22 @@ def home() -> Path:
     """
     if os.environ.get("LABUTILS_HOME"):
         return Path(os.environ["LABUTILS_HOME"]).expanduser().resolve()
-    checkout = Path(__file__).resolve().parents[1]
-    if (checkout / "pyproject.toml").exists() and os.access(checkout, os.W_OK):
-        return checkout / "data"
-    return Path.home() / ".cache" / "labutils"
+    return checkout / "data" if (checkout := _checkout()) else Path.home() / ".cache" / "labutils"
+
+
+def results_home() -> Path:
+    """Folder for results that were given none.
+
+    `home()/runs` if $LABUTILS_HOME is set; `runs/` of the checkout the package lies in; else `runs/` of the folder
+    that Python works in. All notebooks.
+    """
+    return (home() if os.environ.get("LABUTILS_HOME") else _checkout() or Path.cwd()) / "runs"
+
+
+def _checkout() -> Path | None:
+    """The checkout that the package lies in, if it has one and files can be written there."""
+    folder = Path(__file__).resolve().parents[1]
+    return folder if (folder / "pyproject.toml").exists() and os.access(folder, os.W_OK) else None
 
 
 @contextlib.contextmanager
@@ -49,8 +61,12 @@ def whole_file(path: Path):
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f"{path.suffix}.part{os.getpid()}")
-    yield part
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):  # it is in its place, or was never made
+            part.unlink()
 
 
 def save_text(path: Path, text: str) -> None:

@@ -6,30 +6,36 @@ import ctypes
 import dataclasses
 import hashlib
 import itertools
+import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+import threadpoolctl
 import torch
 from filelock import FileLock
 from torch import nn
 from torch.utils.data import DataLoader
 
-from . import evaluation, models
-from .data import SpectrogramDataset, pad_collate
+from . import data, evaluation, models, store
+from .data import SpectrogramDataset, check_choice, pad_collate
 from .progress import progress
 from .store import home, whole_file
+
+SOURCES = (store, data, models, evaluation, sys.modules[__name__])  # code that a trained model depends on
 
 
 def tune_process(threads: int = 1) -> None:
     """Prepare this process for training on a CPU. Notebook 05 (`lab.start` calls it).
 
-    `threads`: of PyTorch. Two things more: numbers too small to be normal count as 0, for the gradients of a saturated
-    LSTM underflow, which is three times as slow. And the C library (glibc) keeps freed memory instead of returning it
-    after each batch: fetching it again page by page took 40 % of the time of an LSTM step. Results stay the same.
+    `threads`: of PyTorch and of numpy's matrix products. Two things more: numbers too small to be normal count as 0,
+    for the gradients of a saturated LSTM underflow, which is three times as slow. And the C library (glibc) keeps freed
+    memory instead of returning it after each batch: fetching it again page by page took 40 % of the time of an LSTM
+    step. Results stay the same.
     """
     torch.set_num_threads(threads)
+    threadpoolctl.threadpool_limits(threads, user_api="blas")
     torch.set_flush_denormal(True)
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -39,9 +45,31 @@ def tune_process(threads: int = 1) -> None:
         pass
 
 
-@dataclasses.dataclass(frozen=True)
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+SCHEDULES = {  # learning rate by step: of the optimiser, the settings and the number of steps in an epoch
+    "one_cycle": lambda optimizer, settings, steps: torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.lr, total_steps=settings.num_epochs * steps + 1
+    ),
+    "halving": lambda optimizer, settings, steps: torch.optim.lr_scheduler.StepLR(optimizer, 50 * steps, gamma=0.5),
+}
+MONITORS = {  # score of an epoch, higher is better: of the labels, the outputs and the loss on the validation set
+    "loss": lambda labels, outputs, loss: -loss,
+    "last": lambda labels, outputs, loss: -loss,  # `fit` takes the number of the epoch
+    "macro_f1": lambda labels, outputs, loss: evaluation.macro_f1(labels, outputs.argmax(axis=1)),
+    "spearman": lambda labels, outputs, loss: evaluation.mean_spearman(
+        labels.reshape(len(labels), -1), outputs.reshape(len(outputs), -1)
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a model is trained. Notebook 05."""
+    """How a model is trained. Notebook 05.
+
+    Raises
+    ------
+    DataError : an optimiser, a schedule or a monitor that does not exist.
+    """
 
     num_epochs: int = 20
     batch_size: int = 32
@@ -56,12 +84,17 @@ class Settings:
     refit: bool = False  # train once more, on training and validation clips together (`recipes` does it)
     seed: int = 0  # of shuffling and dropout
 
+    def __post_init__(self):
+        for name, table in {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "monitor": MONITORS}.items():
+            check_choice(name, getattr(self, name), table)
+
 
 @dataclasses.dataclass
 class Fitted:
     """A trained model with what is known of its training. Notebook 05."""
 
     model: nn.Module
+    loss: nn.Module  # with the weights that it has learned, if it has any
     history: list[dict]  # per epoch: epoch, train_loss, val_loss, val_score
     seconds: float  # of the training, also when loaded
     loaded: bool = False  # from the cache
@@ -85,17 +118,13 @@ def default_loss(dataset: SpectrogramDataset) -> nn.Module:
 
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """Adam over the weights that are not frozen. Notebook 05."""
-    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    return kinds[settings.optimizer](weights, lr=settings.lr, weight_decay=settings.weight_decay, foreach=True)
+    return OPTIMIZERS[settings.optimizer](weights, lr=settings.lr, weight_decay=settings.weight_decay, foreach=True)
 
 
 def make_schedule(optimizer, settings: Settings, steps_per_epoch: int):
     """Learning rate per step: "one_cycle" (Smith, 2018) or "halving" every 50 epochs. Notebook 05."""
-    if settings.schedule == "one_cycle":
-        steps = settings.num_epochs * steps_per_epoch
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps + 1)
-    return torch.optim.lr_scheduler.StepLR(optimizer, 50 * steps_per_epoch, gamma=0.5)
+    return SCHEDULES[settings.schedule](optimizer, settings, steps_per_epoch)
 
 
 def freeze(module: nn.Module) -> None:
@@ -126,7 +155,8 @@ def train_step(model: nn.Module, batch, loss_function: nn.Module, optimizer, gra
     optimizer.zero_grad()
     loss.backward()
     if grad_clip:
-        nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(weights, grad_clip)
     optimizer.step()
     return loss.item()
 
@@ -140,7 +170,8 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
     Parameters
     ----------
     model : maps (x [B, T, F], lengths [B]) to outputs; its input standardisation is fitted on `train_set`.
-    loss_function : module (outputs, y) -> scalar; None: `default_loss`.   desc : label of the progress bar.
+    loss_function : module (outputs, y) -> scalar, trained too if it has weights; None: `default_loss`.
+    desc : label of the progress bar.
 
     Returns
     -------
@@ -158,7 +189,8 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
         train_set, val_set = train_set.keep_on(device), val_set.keep_on(device)
     loss_function = (loss_function or default_loss(train_set)).to(device)
     batches = loader(train_set, settings.batch_size, shuffle=True, seed=settings.seed)
-    optimizer = make_optimizer(model, settings)
+    trained = nn.ModuleList([model, loss_function])  # a loss may have weights of its own
+    optimizer = make_optimizer(trained, settings)
     schedule = make_schedule(optimizer, settings, len(batches))
     history, best_state = [], None
     bar = progress(total=settings.num_epochs, desc=desc, unit="epoch")
@@ -178,13 +210,13 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}: lower lr or look at the inputs")
         best = max(history, key=lambda row: row["val_score"])["epoch"]
         if best == epoch:
-            best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            best_state = {name: value.detach().clone() for name, value in trained.state_dict().items()}
         bar.update()
         if epoch - best >= settings.patience:
             bar.total = epoch  # stopped early, not broken off
             break
     bar.close()
-    model.load_state_dict(best_state)
+    trained.load_state_dict(best_state)
     return history
 
 
@@ -193,11 +225,7 @@ def validate(model, dataset, loss_function, monitor: str = "loss", device="cpu")
     outputs = predict(model, dataset, device=device)
     labels = dataset.labels
     loss = loss_function(torch.from_numpy(outputs).to(device), torch.from_numpy(labels).to(device)).item()
-    if monitor in ("loss", "last"):
-        return loss, -loss
-    if monitor == "macro_f1":
-        return loss, evaluation.macro_f1(labels, outputs.argmax(axis=1))
-    return loss, evaluation.mean_spearman(labels, outputs)
+    return loss, MONITORS[check_choice("monitor", monitor, MONITORS)](labels, outputs, loss)
 
 
 @torch.inference_mode()
@@ -252,11 +280,13 @@ def fit_or_load(name: str, model, train_set, val_set, settings: Settings = Setti
             desc = f"{name}, seed {settings.seed}"
             history = fit(model, train_set, val_set, settings, loss_function=loss_function, device=device, desc=desc)
             seconds = time.perf_counter() - start
-            saved = {"weights": model.state_dict(), "history": history, "seconds": seconds}
+            saved = {"weights": model.state_dict(), "loss": loss_function.state_dict()}
+            saved |= {"history": history, "seconds": seconds}
             with whole_file(path) as part:
                 torch.save(saved, part)
     model.to(device).load_state_dict(saved["weights"])
-    return Fitted(model.eval(), saved["history"], saved["seconds"], loaded)
+    loss_function.to(device).load_state_dict(saved["loss"])
+    return Fitted(model.eval(), loss_function, saved["history"], saved["seconds"], loaded)
 
 
 def _load(path: Path, device):
@@ -271,8 +301,8 @@ def _load(path: Path, device):
 
 def _key(model, train_set, val_set, settings, loss_function) -> str:
     digest = hashlib.blake2b(digest_size=10)
-    for source in (models.__file__, __file__):
-        digest.update(Path(source).read_bytes())
+    for module in SOURCES:
+        digest.update(Path(module.__file__).read_bytes())
     frozen = [name for name, weight in model.named_parameters() if not weight.requires_grad]
     text = (model, settings, loss_function, frozen, train_set.fingerprint, val_set.fingerprint)
     digest.update(repr(text).encode())

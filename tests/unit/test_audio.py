@@ -1,11 +1,17 @@
 """Known answers of the features: notebooks 01 to 03."""
 
+import os
+import subprocess
+import sys
+
+import machines
 import numpy as np
 import pytest
 import soundfile
+import threadpoolctl
 from features import fast_features, plain_arrays, plain_features
 
-from labutils import audio
+from labutils import audio, demo
 
 RATE = audio.SAMPLE_RATE
 
@@ -101,6 +107,74 @@ def test_features_of_a_stereo_file_equal_those_of_librosa_load(tmp_path):
     soundfile.write(tmp_path / "a.flac", stereo, 44100)
     assert np.array_equal(audio.load(tmp_path / "a.flac"), librosa.load(tmp_path / "a.flac")[0])
     check_equal(fast_features(tmp_path / "a.flac"), plain_features(tmp_path / "a.flac"))
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """Three clips of the default data, and a file of them."""
+    path = tmp_path_factory.mktemp("rendered") / "samples.npz"
+    clips = [demo.render(row, seconds=10.0) for row in demo.plan("tiny").head(3).to_dict("records")]
+    np.savez(path, *clips)
+    return clips, path
+
+
+@pytest.fixture(scope="module")
+def reference(rendered):
+    """Their features on one thread."""
+    with threadpoolctl.threadpool_limits(1):
+        return [audio.features(samples) for samples in rendered[0]]
+
+
+def features_elsewhere(path, jobs=1, **environment):
+    """Features of the clips of a file, in a process of its own or in `jobs` more."""
+    code = """if True:
+        import sys, joblib, numpy as np
+        from labutils import audio
+        clips = np.load(sys.argv[1])
+        work = [joblib.delayed(audio.features)(clips[name]) for name in clips.files]
+        pairs = joblib.Parallel(n_jobs=int(sys.argv[2]))(work)
+        np.savez(sys.argv[3], *[array for pair in pairs for array in pair])"""
+    out = path.with_name("features.npz")
+    subprocess.run([sys.executable, "-c", code, path, str(jobs), out], env={**os.environ, **environment}, check=True)
+    with np.load(out) as arrays:
+        return list(zip(*[iter(arrays.values())] * 2))
+
+
+def blas_threads():
+    return {library.num_threads for library in audio._blas().lib_controllers}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_no_step_depends_on_the_number_of_threads(rendered, threads):
+    def steps(samples):
+        spectrum = audio.stft(samples)
+        found = [audio.mel_power(spectrum), audio.chroma(samples, spectrum), audio.beat_frames(samples, spectrum)]
+        return [*found, audio.log_mel(samples), audio.sonify(audio.to_db(found[0]), 1), *audio.features(samples)]
+
+    clips = [*rendered[0][:1], SIGNALS["in tune, 30 s"]()]
+    with threadpoolctl.threadpool_limits(1):
+        expected = [steps(samples) for samples in clips]
+    with threadpoolctl.threadpool_limits(threads, "blas"):
+        for samples, arrays in zip(clips, expected, strict=True):
+            assert all(np.array_equal(*pair) for pair in zip(steps(samples), arrays, strict=True))
+        assert blas_threads() == {threads}
+
+
+@pytest.mark.parametrize("threads, jobs", [(1, 1), (2, 1), (4, 2)])
+def test_features_do_not_depend_on_processes_and_their_threads(rendered, reference, threads, jobs):
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    pairs = features_elsewhere(rendered[1], jobs, **dict.fromkeys(names, str(threads)))
+    for found, expected in zip(pairs, reference, strict=True):
+        check_equal(found, expected)
+
+
+def test_features_on_a_processor_without_newer_instructions_are_nearly_the_same(rendered, reference):
+    """As the docstring of `labutils.audio` has it."""
+    old = features_elsewhere(rendered[1], **machines.environment("sse"))
+    for found, expected in zip(old, reference, strict=True):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.shape == theirs.shape
+            assert np.abs(ours - theirs)[:128].max() < 1e-4 and np.abs(ours - theirs)[128:].max() < 1e-5
 
 
 @pytest.mark.parametrize("signal", ["30 cents flat, 6 s", "music, then silence", "silence"])

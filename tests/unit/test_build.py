@@ -1,6 +1,9 @@
 """Writing the lab's layout from audio and from the demo: notebook 04. Restartable, and honest about failures."""
 
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -121,6 +124,7 @@ def test_no_clip_at_all_is_an_error(music, tmp_path):
         (lambda t: t.assign(calm="very"), "column 'calm' holds text"),
         (lambda t: pd.concat([t, t.iloc[:1]]), r"0\.wav is listed twice"),
         (lambda t: t.assign(split="test"), "no clip is in the train split"),
+        (lambda t: t.assign(id=range(len(t))), "column 'id' stands for the ids .* rename or remove it"),
     ],
 )
 def test_a_table_that_cannot_be_used_names_the_line_and_the_fix(music, tmp_path, change, message):
@@ -158,6 +162,55 @@ def test_a_table_without_axes_gives_a_genre_data_set(music, tmp_path):
     assert "multitask_dataset: missing" in lab.describe(root)
 
 
+def test_a_group_column_becomes_groups_and_no_axis(music, tmp_path, capsys):
+    folder, table = music
+    table.assign(group=["Ana", "None", "", "Ana", " Bo", "Cy"]).to_csv(folder / "clips.csv", index=False)
+    root = from_audio(folder, tmp_path / "out")
+    assert (root / "groups.csv").read_text() == "Id,group\n1000,Ana\n1001,None\n1003,Ana\n1004,Bo\n1005,Cy\n"
+    assert SpectrogramDataset(root).groups.tolist() == ["Ana", "None", "clip 1002", "Ana"]
+    assert SpectrogramDataset(root, "affect").axes == ["tension", "calm"]
+    assert list(pd.read_csv(root / "clips.csv").columns) == ["id", *table.columns, "group"]
+    assert "Warning" not in capsys.readouterr().out
+
+
+def test_a_group_in_both_splits_is_counted_and_named(music, tmp_path, capsys):
+    folder, table = music
+    (folder / "3.wav").unlink()  # Cy's only clip in train: what is not used tears nothing apart
+    table.assign(group=["Ana", "Bo", "", "Cy", "Bo", "Cy"]).to_csv(folder / "clips.csv", index=False)
+    root = from_audio(folder, tmp_path / "out")
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning")]
+    assert warnings == ["Warning: 1 of 3 groups stand in both train and test, the first: Bo"]
+    assert (root / "groups.csv").read_text().splitlines()[1:] == ["1000,Ana", "1001,Bo", "1004,Bo", "1005,Cy"]
+
+
+def test_without_a_group_column_there_are_no_groups(music, tmp_path):
+    root = from_audio(music[0], tmp_path / "out")
+    assert not (root / "groups.csv").exists() and SpectrogramDataset(root).groups is None
+
+
+def test_librosa_is_compiled_once_and_marked_in_a_folder_of_the_users_own(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(audio, "features", calls.append)
+    build.compile_librosa()
+    build.compile_librosa()
+    [folder] = tmp_path.iterdir()
+    assert len(calls) == 1 and len(list(folder.iterdir())) == 2
+    if hasattr(os, "getuid"):
+        assert folder.name == f"labutils-{os.getuid()}" and folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="each Windows user has a temporary folder")
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_a_temporary_folder_of_somebody_else_is_not_used(tmp_path, monkeypatch, make):
+    somebody = os.getuid() + (make is Path.mkdir)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
+    make(tmp_path / f"labutils-{somebody}")
+    with pytest.raises(DataError, match=rf"labutils-{somebody}: .* set TMPDIR"):
+        build.compile_librosa()
+
+
 def test_the_sound_of_a_clip_is_found_again(music, tmp_path):
     root = from_audio(music[0], tmp_path / "out")
     assert np.array_equal(build.load_audio(root, "1003"), audio.load(music[0] / "3.wav"))
@@ -186,6 +239,7 @@ def test_a_small_demo_reads_like_the_labs_data_and_sounds_the_same_again(tmp_pat
     affect = SpectrogramDataset(root, "affect")
     assert affect.axes == list(build.demo.AXES) and len(affect) == (plan["split"] == "train").sum()
     assert not (root / "multitask_dataset" / "test_labels.txt").exists()
+    assert affect.groups.tolist() == plan[plan["split"] == "train"]["group"].tolist()
     raw, _ = audio.features(build.load_audio(root, affect.ids[0]))
     assert np.array_equal(raw.T, SpectrogramDataset(root, "affect", feature="fused").frames(0))
     with pytest.raises(DataError, match="made with another seed"):

@@ -6,12 +6,13 @@ CIELAB, where about 2 is just noticeable side by side.
 
 from itertools import combinations
 
-import matplotlib
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_rgb
 
 from labutils import plots
+from labutils.data import Batch
 
 MACHADO = {
     "protanopia": [
@@ -55,18 +56,36 @@ def test_red_and_green_of_one_lightness_would_not_pass():
     assert np.linalg.norm(red - green) < 15
 
 
+SCALES = {  # of the figures that have one, as they are drawn
+    "mel": lambda: plots.plot_mel(np.zeros((128, 4)) - 10),
+    "chroma": lambda: plots.plot_chroma(np.zeros((12, 4))),
+    "batch": lambda: plots.plot_batch(Batch(torch.zeros(2, 4, 3), torch.tensor([4, 4]), torch.zeros(2))),
+    "confusion": lambda: plots.plot_confusion(np.eye(3, dtype=int), list("abc")),
+    "probabilities": lambda: plots.plot_probabilities([0, 1, 2], np.eye(2), ["a", "b"]),
+}
+SIGNED = {
+    "maps": lambda: plots.plot_maps(np.ones((1, 3, 3))),
+    "occlusion": lambda: plots.plot_occlusion(np.ones((3, 3)), 1.0),
+}
+
+
+def colour_map(ax):
+    return (*ax.images, *ax.collections)[0].get_cmap()
+
+
 @pytest.mark.parametrize("eye", ["normal", *MACHADO])
-@pytest.mark.parametrize("name", ["magma", "cividis", "Blues"])
+@pytest.mark.parametrize("name", SCALES)
 def test_scales_run_evenly_from_dark_to_light(name, eye):
-    lab = seen(matplotlib.colormaps[name](np.linspace(0, 1, 11)), eye)
+    lab = seen(colour_map(SCALES[name]())(np.linspace(0, 1, 11)), eye)
     steps = np.diff(lab[:, 0])  # lightness alone: what is left in grey print
     assert (steps > 2).all() or (steps < -2).all()
     assert np.linalg.norm(np.diff(lab, axis=0), axis=1).min() > 5
 
 
 @pytest.mark.parametrize("eye", ["normal", *MACHADO])
-def test_the_two_sides_of_the_scale_of_signed_maps_differ(eye):
-    below, above = seen(matplotlib.colormaps["RdBu_r"]([0.1, 0.25, 0.4, 0.6, 0.75, 0.9]), eye).reshape(2, 3, 3)
+@pytest.mark.parametrize("name", SIGNED)
+def test_the_two_sides_of_the_scale_of_signed_maps_differ(name, eye):
+    below, above = seen(colour_map(SIGNED[name]())([0.1, 0.25, 0.4, 0.6, 0.75, 0.9]), eye).reshape(2, 3, 3)
     assert np.linalg.norm(below - above[::-1], axis=1).min() > 15
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import fused, write_layout
 
-from labutils import data, store, training
+from labutils import data, lab, recipes, store, training
 from labutils.data import DataError, DataWarning, SpectrogramDataset
 
 RAW, BEAT = "fma_genre_spectrograms", "fma_genre_spectrograms_beat"
@@ -265,6 +265,76 @@ def test_stratified_split_is_disjoint_complete_and_stratified():
     assert sorted([*first, *second]) == list(range(92))
     assert np.bincount(labels[second]).tolist() == [12, 6, 1] and np.bincount(labels[first]).min() == 1
     assert not np.array_equal(second, data.stratified_split(labels, 0.2, seed=2)[1])
+
+
+def two_excerpts_each(root):
+    """Clips 2 k and 2 k + 1 of each split belong to artist k."""
+    ids = [str(first + i) for first in (100, 500) for i in range(24)]
+    lines = [f"{name},artist {int(name) // 2}" for name in ids]
+    (root / "groups.csv").write_text("\n".join(["Id,group", *lines]) + "\n")
+    return root
+
+
+def test_groups_are_read_and_follow_the_clips(layout):
+    assert SpectrogramDataset(layout).groups is None
+    clips = SpectrogramDataset(two_excerpts_each(layout))
+    assert clips.groups[:3].tolist() == ["artist 50", "artist 50", "artist 51"]
+    assert clips.subset([2, 0]).groups.tolist() == ["artist 51", "artist 50"]
+    assert clips.subset([0]).joined(clips.subset([2])).groups.tolist() == ["artist 50", "artist 51"]
+    (layout / "groups.csv").write_text("Id,group\n100.fused.full.npy.gz,x\n101,\n")
+    assert SpectrogramDataset(layout).groups[:3].tolist() == ["x", "clip 101", "clip 102"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("id;group\n", "'Id,group'"), ("Id,group\n1,a\n1,b\n", "id 1 is listed twice")]
+)
+def test_a_broken_table_of_groups_names_itself(layout, text, message):
+    (layout / "groups.csv").write_text(text)
+    with pytest.raises(DataError, match=f"groups.csv: .*{message}"):
+        SpectrogramDataset(layout)
+
+
+def test_groups_are_whole_in_every_split_and_fold(layout):
+    root = two_excerpts_each(layout)
+    for splits in (recipes.genre_splits(root, seed=1), recipes.affect_splits(root, fraction=0.5)):
+        parts = [set(part.groups) for part in splits]
+        assert all(parts) and not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+    for labels in (np.arange(60) % 3, np.linspace(0, 1, 60)):
+        groups = np.arange(60) % 25  # of two or three clips
+        fold_of = data.deal(labels, 5, 0, groups)
+        assert all(len(set(fold_of[groups == group])) == 1 for group in range(25))
+        assert np.ptp(np.bincount(fold_of)) <= 3
+
+
+def test_clips_without_groups_are_dealt_like_cards():
+    labels = np.repeat([0, 1, 2], [7, 8, 9])
+    fold_of = data.deal(labels, 5, 3)
+    assert np.ptp(np.bincount(fold_of)) <= 1
+    assert all(np.ptp(np.bincount(fold_of[labels == label], minlength=5)) <= 1 for label in range(3))
+    assert np.array_equal(fold_of, data.deal(labels, 5, 3, groups=[f"clip {i}" for i in range(24)]))
+    ways = (data.stratified_split(labels, 0.3, 3, groups) for groups in (None, np.arange(24)))
+    assert all(np.array_equal(alone, grouped) for alone, grouped in zip(*ways))
+
+
+def test_a_group_in_train_and_test_is_warned_of(layout):
+    (layout / "groups.csv").write_text("Id,group\n100,x\n500,x\n101,y\n102,y\n")
+    with pytest.warns(DataWarning, match="1 groups with clips in train and test, the first: .*: x; move it"):
+        recipes.genre_splits(layout)
+    assert "problem: 1 groups have clips in train and in test, the first: x" in lab.describe(layout)
+
+
+def test_items_lie_where_the_batches_do(layout):
+    kept = SpectrogramDataset(layout).keep_on("cpu")
+    kept.kept = [clip.to("meta") for clip in kept.kept]  # a device that every machine has
+    frames, label = kept[3]
+    assert frames.device.type == label.device.type == kept.__getitems__([3])[0][0].device.type == "meta"
+
+
+def test_an_infinite_label_is_no_number(layout):
+    path = layout / "multitask_dataset" / "train_labels.txt"
+    path.write_text(path.read_text().replace("\n100,", "\n100,inf,", 1).replace("Id,valence,energy", "Id,a,b,c"))
+    with pytest.raises(DataError, match="line 2: a is 'inf', not a number"):
+        SpectrogramDataset(layout, "affect")
 
 
 def test_a_class_of_one_clip_stays_in_the_first_part():

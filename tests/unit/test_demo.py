@@ -1,5 +1,9 @@
 """The demo corpus: labels as promised, music as labelled, neither trivial nor hopeless to learn."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +55,43 @@ def pooled(rows):
 def test_plan_is_fixed_by_its_seed(clips):
     pd.testing.assert_frame_equal(clips, demo.plan("default", seed=0))
     assert not np.allclose(clips[list(demo.AXES)], demo.plan("default", seed=1)[list(demo.AXES)])
+
+
+@pytest.mark.parametrize(
+    "other", [{"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL"}, {"OPENBLAS_CORETYPE": "Haswell"}]
+)
+def test_the_plan_is_the_same_on_every_processor(other):
+    """Other processors are imitated: their vector instructions sort ties and multiply matrices in another way."""
+    code = "from labutils import demo; print(*(demo.plan(size).to_csv() for size in demo.SIZES))"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **other}, capture_output=True, check=True)
+    assert done.stdout.decode().split() == " ".join(demo.plan(size).to_csv() for size in demo.SIZES).split()
+
+
+@pytest.mark.parametrize("size", demo.SIZES)
+def test_artists_have_one_genre_and_stand_whole_in_one_split(size):
+    artists = demo.plan(size).groupby("group")
+    assert (artists[["genre", "split", "artist_seed"]].nunique() == 1).all().all()
+    assert artists.artist_seed.first().is_unique
+    assert artists.size().between(1, demo.LARGEST[size]).all() and artists.size().max() == demo.LARGEST[size]
+
+
+def test_every_genre_has_artists_to_split_again(clips):
+    artists = clips.groupby(["split", "genre"]).group.nunique()
+    assert artists.train.min() >= 3 and artists.test.min() >= 1
+    mapped = demo.plan("tiny").replace({"genre": CLASSES}).query("genre not in @DROPPED and split == 'train'")
+    assert mapped.groupby("genre").group.nunique().min() >= 2
+
+
+def test_the_clips_of_an_artist_share_the_band_and_the_room_but_not_the_song(clips):
+    band = clips[clips.group == clips.group.value_counts().index[0]]
+    songs = [demo.compose(clip) for _, clip in band.iterrows()]
+    assert len(songs) == demo.LARGEST["default"]
+    for song in songs[1:]:
+        for name, shared in vars(songs[0].artist).items():
+            assert np.array_equal(shared, vars(song.artist)[name]), name
+    assert len({song.tempo for song in songs}) == len(songs)
+    other = demo.compose(variant(band.iloc[0], artist_seed=int(band.iloc[0].artist_seed) + 1))
+    assert not np.allclose(other.artist.colour, songs[0].artist.colour)
 
 
 def test_unknown_size_names_the_valid_ones():

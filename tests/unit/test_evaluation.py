@@ -59,19 +59,10 @@ def test_bootstrap_interval_of_an_accuracy_is_near_the_binomial_one(answers):
     truth, guess = answers
     estimate = evaluation.bootstrap(evaluation.accuracy, truth, guess)
     error = np.sqrt(estimate.value * (1 - estimate.value) / 200)
-    assert estimate.n == 200 and estimate.seeds == 1
+    assert estimate.n == 200 and estimate.seeds == 0 and estimate.freedom == 199
     assert estimate.low == pytest.approx(estimate.value - 1.96 * error, abs=0.015)
     assert estimate.high == pytest.approx(estimate.value + 1.96 * error, abs=0.015)
     assert evaluation.bootstrap(evaluation.accuracy, truth, guess) == estimate  # seeded
-
-
-def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say():
-    rng, hits = np.random.default_rng(1), 0
-    for _ in range(100):
-        right = (rng.random(80) < 0.7).astype(int)
-        estimate = evaluation.bootstrap(evaluation.accuracy, np.ones(80, int), right, num_resamples=200)
-        hits += estimate.low <= 0.7 <= estimate.high
-    assert 87 <= hits <= 100
 
 
 def test_seeds_widen_the_interval_when_they_disagree(answers):
@@ -87,39 +78,91 @@ def test_paired_difference_finds_a_real_one_and_not_an_imagined_one(answers):
     truth, guess = answers
     rng = np.random.default_rng(2)
     better = np.where(rng.random(200) < 0.5, truth, guess)
-    difference, p_value = evaluation.paired_difference(evaluation.accuracy, truth, guess, better)
-    assert difference.low > 0 and p_value < 0.01
-    difference, p_value = evaluation.paired_difference(evaluation.accuracy, truth, guess, guess)
-    assert difference.value == 0 and p_value == 1
+    assert evaluation.paired_difference(evaluation.accuracy, truth, guess, better).low > 0
+    assert evaluation.permutation_test(evaluation.accuracy, truth, guess, better) < 0.01
+    same = evaluation.paired_difference(evaluation.accuracy, truth, guess, guess)
+    assert same.value == same.low == same.high == 0 and same.verdict() == "no evidence of a difference"
+    assert evaluation.permutation_test(evaluation.accuracy, truth, guess, guess) == 1
 
 
 def test_the_paired_interval_is_sharper_than_two_separate_ones(answers):
     truth, guess = answers
     other = guess.copy()
     other[:8] = truth[:8]
-    difference, _ = evaluation.paired_difference(evaluation.accuracy, truth, guess, other)
+    difference = evaluation.paired_difference(evaluation.accuracy, truth, guess, other)
     single = evaluation.bootstrap(evaluation.accuracy, truth, guess)
     assert difference.high - difference.low < 0.5 * (single.high - single.low)
 
 
-def test_p_values_are_uniform_when_there_is_no_difference():
-    rng = np.random.default_rng(3)
-    values = []
-    for _ in range(60):
-        truth = rng.integers(0, 2, 60)
-        a, b = (np.where(rng.random(60) < 0.7, truth, 1 - truth) for _ in range(2))
-        values.append(evaluation.paired_difference(evaluation.accuracy, truth, a, b, num_resamples=200)[1])
-    assert np.mean(np.array(values) < 0.1) < 0.25 and np.mean(values) > 0.35
+@pytest.mark.parametrize("metric", evaluation.STACKED)
+def test_metrics_of_stacks_are_those_of_their_rows(metric):
+    rng = np.random.default_rng(0)
+    shape = (3, 5, 40, 2) if metric is evaluation.mean_spearman else (3, 5, 40)
+    truth, guess = rng.integers(0, 4, shape), rng.integers(0, 4, shape)
+    rows = [[metric(*pair) for pair in zip(*pairs)] for pairs in zip(truth, guess)]
+    assert np.allclose(metric(truth, guess), rows)
+    assert np.allclose(metric(truth[:1, :1], guess), [[metric(truth[0, 0], row) for row in part] for part in guess])
+
+
+def test_a_metric_of_ones_own_is_called_row_by_row(answers):
+    truth, guess = answers
+    own = evaluation.bootstrap(lambda y, x: float(np.mean(y == x)), truth, guess)
+    assert own == evaluation.bootstrap(evaluation.accuracy, truth, guess)._replace(limits=own.limits)
+
+
+def test_the_permutation_test_does_not_depend_on_the_scale_of_predictions():
+    rng = np.random.default_rng(0)
+    truth = rng.random((60, 2))
+    a, b = (truth + rng.normal(0, spread, truth.shape) for spread in (0.6, 0.3))
+    values = [evaluation.permutation_test(evaluation.mean_spearman, truth, a, scale * b) for scale in (1, 100)]
+    assert values[0] == values[1] < 0.05
 
 
 def test_models_with_other_numbers_of_seeds_cannot_be_compared(answers):
     truth, guess = answers
-    with pytest.raises(ValueError, match="same number of seeds"):
-        evaluation.paired_difference(evaluation.accuracy, truth, guess, np.stack([guess, guess]))
+    with pytest.raises(ValueError, match="2 seeds against 3: compare as many"):
+        evaluation.paired_difference(evaluation.accuracy, truth, np.stack([guess] * 2), np.stack([guess] * 3))
+
+
+def test_a_model_without_seeds_stands_against_several(answers):
+    truth, guess = answers
+    rows = np.stack([np.where(np.arange(200) % k, guess, truth) for k in (3, 4, 5, 6)])
+    alone = evaluation.paired_difference(evaluation.accuracy, truth, guess, rows)
+    repeated = evaluation.paired_difference(evaluation.accuracy, truth, np.stack([guess] * 4), rows)
+    assert alone == repeated and alone.seeds == 4
+
+
+def test_clips_of_a_group_are_drawn_together_and_widen_the_interval(answers):
+    truth, guess = answers
+    right = np.repeat(np.random.default_rng(0).random(40) < 0.6, 5)  # five clips of an artist: all right or all wrong
+    artists = np.repeat([f"artist {i}" for i in range(40)], 5)
+    alone = evaluation.bootstrap(evaluation.accuracy, np.ones(200), right)
+    together = evaluation.bootstrap(evaluation.accuracy, np.ones(200), right, groups=artists)
+    assert together.error == pytest.approx(alone.error * 5**0.5, rel=0.1) and together.freedom == 39
+    single = evaluation.bootstrap(evaluation.accuracy, truth, guess, groups=np.arange(200))
+    assert single == evaluation.bootstrap(evaluation.accuracy, truth, guess)
+
+
+def test_an_interval_ends_where_the_metric_does():
+    estimate = evaluation.bootstrap(evaluation.accuracy, np.ones(30), np.array([np.ones(30), np.arange(30) < 20]))
+    assert estimate.low >= 0 and estimate.high == 1 and estimate.interval(100)[0] == 0
 
 
 def test_an_estimate_reads_well():
-    assert str(evaluation.Estimate(0.5, 0.41, 0.6, 100)) == "0.50 [0.41, 0.60]"
+    estimate = evaluation.Estimate(0.5, 0.05, 100)
+    assert str(estimate) == f"{estimate}" == "0.50 [0.40, 0.60]" and f"{estimate:+.1f}" == "+0.5 [+0.4, +0.6]"
+
+
+def test_a_verdict_needs_seeds_and_counts_the_comparisons():
+    words = ("b is better", "a is better")
+    assert evaluation.Estimate(0.1, 0.04, 100, seeds=5, freedom=50).verdict(*words) == "b is better"
+    assert evaluation.Estimate(-0.1, 0.04, 100, seeds=5, freedom=50).verdict(*words) == "a is better"
+    assert evaluation.Estimate(0.1, 0.04, 100, seeds=5, freedom=50).verdict(*words, comparisons=4) == (
+        "no evidence of a difference"
+    )
+    assert evaluation.Estimate(0.9, 0.01, 100, seeds=2).verdict(*words) == "not decided with 2 seeds; 4 are needed"
+    assert evaluation.Estimate(0.1, 0.04, 100).verdict(*words) == "b is better"  # nothing was trained by chance
+    assert [evaluation.seeds_needed(count) for count in (1, 2, 4, 5, 16, 17)] == [4, 5, 5, 6, 6, 7]
 
 
 def test_neighbour_purity_leaves_the_point_itself_out():

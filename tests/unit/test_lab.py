@@ -17,6 +17,9 @@ def session(layout, tmp_path, capsys):
         "output_dir": str(tmp_path / "out"),
         "seed": 3,
         "axes": ["a"],
+        "changes": {"hidden": 8},
+        "In": ["lab.start()"],
+        "Out": {1: 2},
         "_hidden": 1,
         "np": np,
     }
@@ -28,16 +31,17 @@ def session(layout, tmp_path, capsys):
 def test_start_says_what_is_used(session, layout):
     assert session.root == layout and session.device in ("cpu", "cuda")
     assert "layout (arrays)" in session.printed and "torch" in session.printed
-    assert set(session.parameters) == {"data_root", "output_dir", "seed", "axes"}
+    assert set(session.parameters) == {"data_root", "output_dir", "seed", "axes", "changes"}
 
 
 def test_record_holds_parameters_data_versions_and_metrics(session, tmp_path):
-    lab.record(session, {"x.test.accuracy": Estimate(0.5, 0.4, 0.6, 24, seeds=2), "x.frames": 7})
+    lab.record(session, {"x.test.accuracy": Estimate(0.5, 0.05, 24, seeds=2), "x.frames": 7})
     path = tmp_path / "out" / "records" / "05_lstm.json"
     record = json.loads(path.read_text())
     assert record["parameters"]["seed"] == 3 and record["dataset"]["name"] == "layout" and "torch" in record["versions"]
     first, second = record["metrics"]
-    assert first == {"metric": "x.test.accuracy", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 24, "seed": "3 4"}
+    interval = {"ci_low": 0.402002, "ci_high": 0.597998}
+    assert first == {"metric": "x.test.accuracy", "value": 0.5, **interval, "n": 24, "seed": "3 4"}
     assert second["value"] == 7 and second["ci_low"] is None
     assert not list(path.parent.glob("*.part*"))
 
@@ -53,10 +57,10 @@ def test_output_folder_from_the_environment(layout, tmp_path, monkeypatch):
     assert lab.start("x", {"data_root": str(layout)}).output_dir == tmp_path / "there"
 
 
-def test_without_an_output_folder_it_lies_beside_the_home(layout):
+def test_without_an_output_folder_it_lies_in_the_home_that_was_named(layout):
     from labutils.store import home
 
-    assert lab.start("x", {"data_root": str(layout)}).output_dir == home().parent / "runs" / "layout"
+    assert lab.start("x", {"data_root": str(layout)}).output_dir == home() / "runs" / "layout"
 
 
 def test_source_shows_the_package_itself():

@@ -1,11 +1,13 @@
 """Backbones, heads and losses: notebooks 05, 07 to 10."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from labutils import models
+from labutils import models, recipes, training
 
 LENGTHS = [[9, 5, 1, 7], [6, 6, 6], [1], [12, 3]]
 BACKBONES = [
@@ -124,9 +126,13 @@ def test_a_prediction_does_not_depend_on_padding_or_on_the_batch(make, lengths):
 
 @pytest.mark.parametrize("make", BACKBONES)
 def test_every_weight_gets_a_gradient(make):
-    backbone = make()
-    backbone(*batch([40, 33])).square().sum().backward()
-    assert all(weight.grad is not None for weight in backbone.parameters())
+    backbone = make().train()
+    x, lengths = batch([40, 33, 36])
+    backbone(x, lengths).square().sum().backward()
+    silent = [name for name, weight in backbone.named_parameters() if not (weight.grad.abs() > 1e-12).any()]
+    # the report's backward direction starts from nothing and reads one frame: its recurrent weights cannot matter
+    allowed = "layers.0.backward_lstm.weight_hh" if getattr(backbone, "pooling", "") == "last_index" else ()
+    assert not [name for name in silent if not name.startswith(allowed)]
 
 
 def test_average_frames_averages_real_frames_only():
@@ -149,8 +155,41 @@ def test_input_norm_standardises_and_keeps_padding_zero():
     assert torch.allclose(out[0, 0], (x[0, 0] - 2) / 4) and (out[1, 1:] == 0).all()
 
 
-def test_the_reports_first_conv_layer_has_208_parameters():
-    assert sum(weight.numel() for weight in nn.Conv2d(1, 8, 5, padding=2).parameters()) == 208
+def options_of(backbone):
+    """Every option of a backbone with a value that is not the default, also those that all backbones share."""
+    other = {"hidden": 16, "num_layers": 2, "pooling": "last", "dropout": 0.4, "frames_per_step": 3, "normalise": False,
+             "statistics": True, "channels": (8, 8), "padding": 0, "bands_per_step": 2, "num_frames": 30, "width": 32,
+             "depth": 1, "num_heads": 2, "patch_frames": 2}  # fmt: skip
+    names = {*inspect.signature(backbone).parameters, *inspect.signature(models.Backbone).parameters}
+    return {name: other[name] for name in names - {"num_features", "num_outputs", "options"}}
+
+
+@pytest.mark.parametrize("backbone", [models.LSTMBackbone, models.CNNBackbone, models.ASTBackbone])
+def test_models_that_differ_in_any_option_have_different_keys(backbone, layout):
+    clips = recipes.genre_splits(layout).train
+
+    def key(**changes):
+        torch.manual_seed(0)
+        model = models.Classifier(backbone(128, **changes), 3)
+        return training._key(model, clips, clips, training.Settings(), nn.CrossEntropyLoss())
+
+    keys = {name: key(**{name: value}) for name, value in options_of(backbone).items()}
+    assert len(set(keys.values()) | {key()}) == len(keys) + 1 and key() == key()
+
+
+@pytest.mark.parametrize("make", BACKBONES)
+def test_no_state_changes_in_evaluation_mode_whatever_the_batch(make):
+    backbone = make()
+    backbone.statistics = nn.BatchNorm1d(60)
+    backbone.eval()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone(*batch([40, 33])), backbone(*batch([40]))
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert not any(module.training for module in backbone.modules())
+    backbone.train()
+    backbone.statistics.eval()  # frozen
+    backbone(*batch([40, 33]))
+    assert not backbone.statistics.training and not backbone.statistics.num_batches_tracked
 
 
 def test_heads_give_the_right_shapes():

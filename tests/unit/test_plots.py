@@ -21,7 +21,7 @@ FIGURES = {
     "history": lambda ax=None: plots.plot_history(HISTORY, ax=ax),
     "confusion": lambda ax=None: plots.plot_confusion(np.array([[3, 1], [0, 4]]), ["a", "b"], ax=ax),
     "estimates": lambda ax=None: plots.plot_estimates(
-        {"x": Estimate(0.5, 0.4, 0.6, 10)}, references={"x": 0.2, "y": 1}, line=(0.1, "majority"), ax=ax
+        {"x": Estimate(0.5, 0.05, 10)}, references={"x": 0.2, "y": 1}, line=(0.1, "majority"), ax=ax
     ),
     "truth": lambda ax=None: plots.plot_truth(RNG.random(9), RNG.random(9), ax=ax, axis="energy"),
     "latent": lambda ax=None: plots.plot_latent(RNG.random((9, 2)), np.arange(9) % 3, ["a", "b", "c"], ax=ax),

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EVERY = parameters.load_notebooks(ROOT / "notebooks")
 ADDRESS = "https://github.com/owner/music-lab"
 PREINSTALLED = {"IPython", "PIL", "filelock", "joblib", "librosa", "matplotlib", "numba", "numpy", "pandas", "scipy"}
-PREINSTALLED |= {"sklearn", "soundfile", "torch"}  # on Kaggle and Colab, with what they need in turn
+PREINSTALLED |= {"sklearn", "soundfile", "threadpoolctl", "torch"}  # on Kaggle and Colab, with what they need in turn
 
 
 @pytest.fixture
@@ -316,11 +316,11 @@ def test_outside_of_a_notebook_figures_and_sounds_become_files(tmp_path, monkeyp
 
     from labutils import lab, plots
 
-    monkeypatch.setattr(sys, "argv", ["05_lstm.py", "rate=1", "quick=true"])
+    monkeypatch.setattr(sys, "argv", ["05_lstm.py", "rate=1", "quick=true", 'changes={"hidden": 8}'])
     monkeypatch.setattr(IPython.display, "display", IPython.display.display)  # put back afterwards
-    namespace = {"output_dir": str(tmp_path), "rate": 0.5, "quick": False}
+    namespace = {"output_dir": str(tmp_path), "rate": 0.5, "quick": False, "changes": {"hidden": 64}}
     script.begin("05_lstm.py", namespace)
-    assert namespace == {"output_dir": str(tmp_path), "rate": 1.0, "quick": True}
+    assert namespace == {"output_dir": str(tmp_path), "rate": 1.0, "quick": True, "changes": {"hidden": 8}}
     plots.show(plots.plot_curves([0, 1], {"a": [0, 1]}), alt="A line that rises.")
     table = pd.DataFrame({"a": [1]})
     script.display(

@@ -95,7 +95,7 @@ def test_cross_validation_predicts_every_clip_by_models_that_did_not_see_it(layo
     def constant(name, model, train_set, val_set, settings, **options):
         assert settings.monitor == "last" and not set(train_set.ids) & set(val_set.ids)
         seen.append((set(train_set.ids), set(val_set.ids), settings.seed))
-        return training.Fitted(model.eval(), [], 0.0)
+        return training.Fitted(model.eval(), None, [], 0.0)
 
     monkeypatch.setattr(recipes, "fit_or_load", constant)
     labels, outputs = recipes.cross_validate(layout, "cnn", axis=axis, num_folds=4, num_repeats=2, **SMALL)

@@ -1,12 +1,15 @@
 """The training loop, prediction and the cache of models: notebooks 05, 07 to 10."""
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from labutils import models, recipes, training
-from labutils.data import SpectrogramDataset
+from labutils import evaluation, models, recipes, training
+from labutils.data import DataError, SpectrogramDataset
 from labutils.training import Settings
 
 FAST = Settings(num_epochs=4, batch_size=8, lr=1e-2)
@@ -50,20 +53,38 @@ def test_the_epoch_loss_is_a_mean_over_clips_not_over_batches(layout):
     assert history[0]["train_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_early_stopping_stops_after_patience(sets):
-    history = training.fit(
-        classifier(), sets.train, sets.val, Settings(num_epochs=50, lr=0.3, patience=2, batch_size=8)
-    )
-    best = max(history, key=lambda row: row["val_score"])["epoch"]
-    assert len(history) == best + 2 < 50
+def test_early_stopping_stops_after_patience_and_keeps_the_best_epoch(sets, monkeypatch):
+    scores = iter([0.1, 0.5, 0.3, 0.5, 0.9])  # an equal score is no better one: the second epoch is the best
+    monkeypatch.setattr(training, "validate", lambda *_: (1.0, next(scores)))
+    kept = []
+    monkeypatch.setattr(training, "train_mode", lambda model: kept.append(model.head.weight.detach().clone()))
+    model = classifier()
+    history = training.fit(model, sets.train, sets.val, Settings(num_epochs=50, patience=2, batch_size=8))
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert torch.equal(model.head.weight, kept[2])  # as it was before the third epoch
 
 
-@pytest.mark.parametrize("monitor", ["loss", "macro_f1"])
-def test_the_monitored_score(sets, monitor):
-    settings = Settings(num_epochs=2, batch_size=8, monitor=monitor)
-    row = training.fit(classifier(), sets.train, sets.val, settings)[-1]
-    assert row["val_score"] == (-row["val_loss"] if monitor == "loss" else pytest.approx(row["val_score"], abs=1))
-    assert monitor == "loss" or 0 <= row["val_score"] <= 1
+def test_the_monitored_score_is_that_of_the_weights(layout):
+    clips, loss = recipes.genre_splits(layout).val, nn.CrossEntropyLoss()
+    model = classifier()
+    training.fit_normalisation(model, clips)
+    said = training.predict(model, clips).argmax(axis=1)
+    assert training.validate(model, clips, loss, "macro_f1")[1] == evaluation.macro_f1(clips.labels, said)
+    value, score = training.validate(model, clips, loss)
+    assert score == -value
+    clips = recipes.affect_splits(layout).val
+    model = models.MultitaskRegressor(models.LSTMBackbone(128, 8), 2)
+    expected = evaluation.mean_spearman(clips.labels, training.predict(model, clips))
+    assert training.validate(model, clips, nn.MSELoss(), "spearman")[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "valid"),
+    [("optimizer", "adamw, adam"), ("schedule", "one_cycle, halving"), ("monitor", "loss, last, macro_f1, spearman")],
+)
+def test_a_mistyped_option_names_the_valid_ones(option, valid):
+    with pytest.raises(DataError, match=f"{option} 'cosine' is unknown; choose one of {valid}"):
+        Settings(**{option: "cosine"})
 
 
 def test_a_loss_that_is_not_finite_is_an_error(sets):
@@ -95,8 +116,9 @@ def test_predict_is_in_order_in_evaluation_mode_and_leaves_no_gradient(sets):
     assert np.allclose(whole, again, atol=1e-5) and np.allclose(whole, alone, atol=1e-5) and not model.training
 
 
-def test_a_frozen_backbone_does_not_move_not_even_its_batch_norm(layout):
-    model = models.Regressor(models.CNNBackbone(128, (4, 4)))
+@pytest.mark.parametrize("statistics", [False, True])
+def test_a_frozen_backbone_does_not_move_not_even_its_batch_norm(layout, statistics):
+    model = models.Regressor(models.CNNBackbone(128, (4, 4), statistics=statistics))
     splits = recipes.affect_splits(layout, axis="energy")
     training.fit_normalisation(model, splits.train)
     training.freeze(model.backbone)
@@ -129,6 +151,18 @@ def test_a_change_of_anything_trains_again(sets, what):
     else:
         training.freeze(model.backbone)
     assert not training.fit_or_load("x", model, train, sets.val, settings).loaded
+
+
+@pytest.mark.parametrize("module", ["models", "training", "data", "store", "evaluation"])
+def test_a_change_of_any_source_that_can_change_the_weights_trains_again(sets, module, monkeypatch, tmp_path):
+    def key():
+        return training._key(classifier(), sets.train, sets.val, FAST, nn.CrossEntropyLoss())
+
+    before = key()
+    source = importlib.import_module(f"labutils.{module}")
+    (tmp_path / "changed.py").write_text(Path(source.__file__).read_text() + "\n# changed\n")
+    monkeypatch.setattr(source, "__file__", str(tmp_path / "changed.py"))
+    assert key() != before
 
 
 def test_a_damaged_checkpoint_is_trained_again_with_a_warning(sets):
@@ -191,9 +225,9 @@ def test_multitask_trains_all_axes(layout):
 def test_learned_weights_move_and_come_back_from_the_cache(layout):
     trained, loaded = (recipes.train_affect(layout, "cnn", weights="learned", num_epochs=2) for _ in range(2))
     labels = recipes.affect_splits(layout).train.labels
-    moved = trained.model.uncertainty.variances.detach()
+    moved = trained.loss.variances.detach()
     assert moved.shape == (2,) and not np.allclose(moved, labels.var(axis=0), rtol=1e-2)
-    assert loaded.loaded and torch.equal(loaded.model.uncertainty.variances, moved)
+    assert loaded.loaded and torch.equal(loaded.loss.variances, moved)
 
 
 def test_a_scarce_axis_keeps_a_share_of_its_labels_and_the_others_keep_all(layout):
