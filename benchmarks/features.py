@@ -14,7 +14,8 @@ from unittest import mock
 import numpy as np
 from harness import Case
 
-from labutils import audio, build
+from labutils import audio
+from labutils.corpus import build
 
 CLIP_SECONDS = 30.0
 NUM_FILES = 12

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from harness import Case
 
-from labutils.batch import PAPERMILL
+from labutils.tools.run import PAPERMILL
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 HEAVY = ("librosa", "sklearn")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import audio, build, plots
+from . import audio, plots
+from .corpus import build
 
 
 def view(samples: np.ndarray, title: str):

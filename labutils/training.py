@@ -111,6 +111,11 @@ def loader(dataset: SpectrogramDataset, batch_size: int, *, shuffle: bool = Fals
     return DataLoader(dataset, batch_size, shuffle=shuffle, collate_fn=pad_collate, generator=generator)
 
 
+def clip_statistics(dataset: SpectrogramDataset) -> np.ndarray:
+    """Mean, deviation and mean absolute change over time of each feature: float32 [N, 3 F]. Notebook 06."""
+    return np.concatenate([models.pooled_statistics(b.x, b.lengths).numpy() for b in loader(dataset, 64)])
+
+
 def default_loss(dataset: SpectrogramDataset) -> nn.Module:
     """Cross-entropy for genres, mean squared error for affect values. Notebook 05."""
     return nn.CrossEntropyLoss() if dataset.task == "genre" else nn.MSELoss()

@@ -13,7 +13,7 @@ NUM_FEATURES = 140
 
 def pytest_configure(config):
     """Compile librosa once, before several workers do it at the same time."""
-    from labutils import build
+    from labutils.corpus import build
 
     if not hasattr(config, "workerinput"):
         build.compile_librosa()

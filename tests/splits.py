@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from labutils import build, data, demo, recipes, training
+from labutils import data, recipes, training
+from labutils.corpus import build, demo
 
 
 def write_labels(root: Path, size: str) -> None:

@@ -15,7 +15,7 @@ import yaml
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from labutils import build
+from labutils.corpus import build
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 240  # seconds for one notebook, on a small data set with short training

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from accessibility import barriers
 
-from labutils import results
-from labutils.parameters import load_notebooks
+from labutils.tools import report as results
+from labutils.tools.parameters import load_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 

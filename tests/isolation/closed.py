@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--params", help="yaml file of parameters, such as params/smoke.yaml")
     args = parser.parse_args()
 
-    from labutils import parameters, publish
+    from labutils.tools import parameters, publish
 
     python = _make_environment(ROOT / "runs" / "bundle-check" / "venv")
     every = parameters.load_notebooks(ROOT / "notebooks")

@@ -10,7 +10,8 @@ from nbclient import NotebookClient
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from labutils import build, handout, parameters
+from labutils.corpus import build
+from labutils.tools import handout, parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("02_beat_synchronous", "08_affect_regression")  # one without training and one with

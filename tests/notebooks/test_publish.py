@@ -10,7 +10,7 @@ import nbformat
 import pytest
 import yaml
 
-from labutils import parameters, publish
+from labutils.tools import parameters, publish
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "isolation"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labutils import build
+from labutils.corpus import build
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -172,7 +172,7 @@ def test_what_follows_a_picture_or_number_of_the_demo_says_so(notebook):
 
 def test_public_docstrings_name_a_lesson_that_exists():
     lessons = {name[:2] for name in NAMES}
-    for module in "audio data store build models training evaluation plots recipes prediction".split():
+    for module in "audio data store corpus/build models training evaluation plots recipes prediction".split():
         tree = ast.parse((ROOT / "labutils" / f"{module}.py").read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
@@ -198,6 +198,38 @@ def lines_of_code(path: Path) -> int:
 
 
 def test_the_helper_package_stays_thin():
-    sizes = {path.stem: lines_of_code(path) for path in (ROOT / "labutils").glob("*.py")}
+    sizes = {path.stem: lines_of_code(path) for path in (ROOT / "labutils").rglob("*.py")}
     read_by_students = ("audio", "data", "models", "training", "evaluation", "plots")
     assert sum(sizes.values()) <= 3500 and sum(sizes[name] for name in read_by_students) <= 1200, sizes
+
+
+# Rooms in the order of their imports. The lesson, and what notebooks call on top of it and of the corpus.
+ROOMS = ("lesson", "corpus", "lab", "tools")
+
+
+def room_of(module: str) -> int:
+    """Where a module lives, by its name with dots."""
+    first = module.split(".")[0]
+    upper = {"lab": "lab", "explorer": "lab", "corpus": "corpus", "tools": "tools", "__main__": "tools"}
+    return ROOMS.index(upper.get(first, "lesson"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of labutils that a file imports, by their names with dots, without `labutils`."""
+    found, here = set(), path.relative_to(ROOT / "labutils").parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            place = [*here[: len(here) + 1 - node.level], *(node.module or "").split(".")]
+            found |= {".".join(filter(None, [*place, "" if node.module else alias.name])) for alias in node.names}
+    return {name for name in found if not name.endswith("__version__")}
+
+
+def test_rooms_import_in_one_direction():
+    for path in (ROOT / "labutils").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT / "labutils").with_suffix("").parts)
+        wrong = {name for name in imported_modules(path) if room_of(name) > room_of(module)}
+        assert not wrong, f"{module} imports {wrong}"
+
+
+def test_notebooks_know_nothing_of_the_tools(notebook):
+    assert "labutils.tools" not in "\n".join(cell.source for cell in code(notebook))

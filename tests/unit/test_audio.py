@@ -11,7 +11,8 @@ import soundfile
 import threadpoolctl
 from features import fast_features, plain_arrays, plain_features
 
-from labutils import audio, demo
+from labutils import audio
+from labutils.corpus import demo
 
 RATE = audio.SAMPLE_RATE
 

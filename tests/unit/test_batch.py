@@ -14,9 +14,12 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from labutils import batch, parameters, plots, results
-from labutils.__main__ import main
-from labutils.parameters import Notebook, UsageError
+from labutils import plots
+from labutils.tools import parameters
+from labutils.tools import report as results
+from labutils.tools import run as batch
+from labutils.tools.cli import main
+from labutils.tools.parameters import Notebook, UsageError
 
 PARAMETERS = {"data_root": "", "output_dir": "", "seed": 0, "lr": 0.001, "title": "a title", "quick": False}
 RECORD = """
@@ -46,8 +49,8 @@ def write_notebook(folder: Path, name: str, *cells: str, needs=(), metric="lstm.
 
 
 def test_no_start_compiles_the_grammar_of_web_addresses(tmp_path):
-    command = "from labutils.__main__ import main; main(['run', '--notebooks', 'nowhere'])"
-    for code, own in ((batch.START, "papermill.cli"), (command, "labutils.parameters")):
+    command = "from labutils.tools.cli import main; main(['run', '--notebooks', 'nowhere'])"
+    for code, own in ((batch.START, "papermill.cli"), (command, "labutils.tools.parameters")):
         call = [sys.executable, "-X", "importtime", "-c", code, "--version"]
         imported = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path).stderr
         assert own in imported and "nbformat" in imported and "lark" not in imported

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from labutils import audio, build, lab
+from labutils import audio, training
+from labutils.corpus import build
 from labutils.data import FOLDERS, DataError, SpectrogramDataset
+from labutils.tools import info
 
 
 def write_music(folder, num_clips=6):
@@ -54,7 +56,7 @@ def test_builds_the_layout_that_the_reader_reads(music, tmp_path):
     assert labelled.ids == ["1004"] and labelled.labelled
     kept = pd.read_csv(root / "clips.csv")
     assert list(kept.columns) == ["id", *table.columns] and len(kept) == 6
-    assert "tension" in lab.describe(root) and "a 2, b 2" in lab.describe(root)
+    assert "tension" in info.describe(root) and "a 2, b 2" in info.describe(root)
 
 
 def test_the_label_files_use_the_labs_three_spellings(music, tmp_path):
@@ -159,7 +161,7 @@ def test_a_table_without_axes_gives_a_genre_data_set(music, tmp_path):
     table[["file", "genre", "split"]].to_csv(folder / "clips.csv", index=False)
     root = from_audio(folder, tmp_path / "out")
     assert len(SpectrogramDataset(root)) == 4 and not (root / "multitask_dataset").exists()
-    assert "multitask_dataset: missing" in lab.describe(root)
+    assert "multitask_dataset: missing" in info.describe(root)
 
 
 def test_a_group_column_becomes_groups_and_no_axis(music, tmp_path, capsys):
@@ -220,7 +222,7 @@ def test_the_sound_of_a_clip_is_found_again(music, tmp_path):
 
 def test_pooled_statistics(layout):
     clips = SpectrogramDataset(layout)
-    frames, pooled = clips.frames(0), build.pooled_statistics(clips)
+    frames, pooled = clips.frames(0), training.clip_statistics(clips)
     assert pooled.shape == (24, 3 * 128)
     expected = [frames.mean(axis=0), frames.std(axis=0), np.abs(np.diff(frames, axis=0)).mean(axis=0)]
     assert pooled[0] == pytest.approx(np.concatenate(expected), rel=1e-4)

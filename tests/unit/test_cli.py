@@ -7,9 +7,9 @@ import warnings
 import pytest
 
 from labutils import __main__ as cli
-from labutils import doctor
-from labutils.__main__ import main
 from labutils.store import DataError, DataWarning
+from labutils.tools import doctor
+from labutils.tools.cli import main
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -17,7 +17,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_import_is_light():
-    code = "import labutils.__main__, sys; print([m for m in ('numpy', 'torch', 'librosa') if m in sys.modules])"
+    code = "import labutils.tools.cli, sys; print([m for m in ('numpy', 'torch', 'librosa') if m in sys.modules])"
     assert run("-c", code).stdout.strip() == "[]"
 
 
@@ -48,7 +48,7 @@ def test_a_missing_data_set_is_one_line_and_exit_code_1(arguments, tmp_path, cap
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("labutils.lab.describe", lambda root: {}["missing"])
+    monkeypatch.setattr("labutils.tools.info.describe", lambda root: {}["missing"])
     with pytest.raises(KeyError):
         main(["data", "info", "x"])
 
@@ -57,7 +57,7 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     def interrupted(root):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("labutils.lab.describe", interrupted)
+    monkeypatch.setattr("labutils.tools.info.describe", interrupted)
     assert main(["data", "info", "x"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -70,15 +70,19 @@ def test_warnings_about_data_are_one_line(monkeypatch, capsys):
             warnings.warn("2 files left out", DataWarning, stacklevel=1)
         raise DataError(f"{root}: nothing left")
 
-    monkeypatch.setattr("labutils.lab.describe", describe)
+    monkeypatch.setattr("labutils.tools.info.describe", describe)
     assert main(["data", "info", "x"]) == 1
     assert capsys.readouterr().err == "warning: 2 files left out\nlabutils: error: x: nothing left\n"
 
 
 def test_data_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
     calls = []
-    monkeypatch.setattr("labutils.build.make_demo", lambda *args, **options: calls.append((args, options)) or tmp_path)
-    monkeypatch.setattr("labutils.build.from_audio", lambda *args, **options: calls.append((args, options)) or tmp_path)
+    monkeypatch.setattr(
+        "labutils.corpus.build.make_demo", lambda *args, **options: calls.append((args, options)) or tmp_path
+    )
+    monkeypatch.setattr(
+        "labutils.corpus.build.from_audio", lambda *args, **options: calls.append((args, options)) or tmp_path
+    )
     assert main(["data", "demo", "--size", "tiny", "--seed", "3", "--seconds", "2.5", "--jobs", "1"]) == 0
     assert main(["data", "build", "--audio", "a", "--labels", "b.csv", "--out", "c"]) == 0
     assert calls == [

@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import fused, write_layout
 
-from labutils import data, lab, recipes, store, training
+from labutils import data, recipes, store, training
 from labutils.data import DataError, DataWarning, SpectrogramDataset
+from labutils.tools import info
 
 RAW, BEAT = "fma_genre_spectrograms", "fma_genre_spectrograms_beat"
 
@@ -320,7 +321,7 @@ def test_a_group_in_train_and_test_is_warned_of(layout):
     (layout / "groups.csv").write_text("Id,group\n100,x\n500,x\n101,y\n102,y\n")
     with pytest.warns(DataWarning, match="1 groups with clips in train and test, the first: .*: x; move it"):
         recipes.genre_splits(layout)
-    assert "problem: 1 groups have clips in train and in test, the first: x" in lab.describe(layout)
+    assert "problem: 1 groups have clips in train and in test, the first: x" in info.describe(layout)
 
 
 def test_items_lie_where_the_batches_do(layout):

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from labutils import demo
 from labutils.audio import SAMPLE_RATE, chroma, log_mel
+from labutils.corpus import demo
 
 CLASSES = {"Psych-Rock": "Rock", "Post-Rock": "Rock", "Psych-Folk": "Folk", "Punk": "Metal", "Chiptune": "Electronic"}
 DROPPED = ["Indie-Rock", "Post-Punk", "Soundtrack", "International", "Old-Time"]
@@ -62,7 +62,7 @@ def test_plan_is_fixed_by_its_seed(clips):
 )
 def test_the_plan_is_the_same_on_every_processor(other):
     """Other processors are imitated: their vector instructions sort ties and multiply matrices in another way."""
-    code = "from labutils import demo; print(*(demo.plan(size).to_csv() for size in demo.SIZES))"
+    code = "from labutils.corpus import demo; print(*(demo.plan(size).to_csv() for size in demo.SIZES))"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **other}, capture_output=True, check=True)
     assert done.stdout.decode().split() == " ".join(demo.plan(size).to_csv() for size in demo.SIZES).split()
 

@@ -11,9 +11,9 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from labutils import handout
-from labutils.__main__ import main
-from labutils.parameters import UsageError
+from labutils.tools import handout
+from labutils.tools.cli import main
+from labutils.tools.parameters import UsageError
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SOURCES = {path.stem: nbformat.read(path, 4) for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))}

@@ -8,6 +8,7 @@ import pytest
 
 from labutils import lab
 from labutils.evaluation import Estimate
+from labutils.tools import info
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_source_shows_the_package_itself():
 
 def test_describe_lists_problems(layout):
     (layout / "fma_genre_spectrograms" / "train" / "100.fused.full.npy").write_bytes(b"")
-    text = lab.describe(layout)
+    text = info.describe(layout)
     assert "100.fused.full.npy: is damaged" in text and "23 clips of" in text and "without labels" in text
 
 

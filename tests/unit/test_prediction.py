@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from labutils import audio, prediction, recipes
-from labutils.__main__ import main
+from labutils.tools.cli import main
 
 RATE = audio.SAMPLE_RATE
 

@@ -16,8 +16,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import labutils
-from labutils import batch, parameters, publish, script
-from labutils.__main__ import main
+from labutils.tools import parameters, publish, script
+from labutils.tools import run as batch
+from labutils.tools.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = parameters.load_notebooks(ROOT / "notebooks")
@@ -77,11 +78,11 @@ def test_a_bundle_carries_the_package_whole_and_nothing_else(tmp_path):
     (path,) = publish.bundle(parameters.select(EVERY, "05"), "plain", tmp_path)
     archive, _ = unpacked(path)
     names = set(archive.namelist())
-    assert {f"labutils/{name}.py" for name in ("__init__", "audio", "demo", "lab", "recipes", "store")} <= names
-    assert not names & {f"labutils/{name}.py" for name in ("__main__", "batch", "parameters", "publish", "results")}
+    assert {f"labutils/{name}.py" for name in ("__init__", "audio", "corpus/demo", "lab", "recipes", "store")} <= names
+    assert not [name for name in names if "tools" in name or "__main__" in name]
     assert all(archive.read(name) == (ROOT / name).read_bytes() for name in names)
     archive.extractall(tmp_path / "alone")
-    code = "from labutils import build, data, evaluation, lab, plots, recipes; print(lab.__file__)"
+    code = "from labutils.corpus import build; from labutils import evaluation, lab, plots, recipes; print(lab.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "alone", capture_output=True, text=True, env={
         "PYTHONPATH": str(tmp_path / "alone")})  # fmt: skip
     assert done.stdout.strip() == str(tmp_path / "alone" / "labutils" / "lab.py"), done.stderr
@@ -268,8 +269,8 @@ def test_scripts_compile_and_carry_every_module_they_import(tmp_path):
     assert [path.name for path in written] == [f"{notebook.name}.py" for notebook in EVERY] + ["main.py"]
     for path in written:
         compile(path.read_text(encoding="utf-8"), path, "exec")
-    there = {path.stem for path in (tmp_path / "labutils").glob("*.py")}
-    assert {"__init__", "script", "lab", "recipes"} <= there and not {"publish", "batch"} & there
+    there = {path.stem for path in (tmp_path / "labutils").rglob("*.py")}
+    assert {"__init__", "script", "lab", "recipes"} <= there and not {"publish", "run", "__main__"} & there
     for notebook in EVERY:
         code = (tmp_path / f"{notebook.name}.py").read_text(encoding="utf-8")
         for cell in nbformat.read(notebook.path, as_version=4).cells:

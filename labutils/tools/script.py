@@ -11,7 +11,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from .lab import plain_parameters
+from ..lab import plain_parameters
 
 _output = {"stem": "", "folder": Path(), "numbers": count(1)}  # of the script that runs in this process
 

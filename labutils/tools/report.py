@@ -11,9 +11,9 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from .evaluation import REPORT, Estimate
+from ..evaluation import REPORT, Estimate
+from ..store import save_text
 from .parameters import Notebook
-from .store import save_text
 
 COLUMNS = ["notebook", "metric", "value", "ci_low", "ci_high", "n", "seed", "dataset"]
 GENRE_ROWS = {  # of the picture of results
@@ -38,7 +38,6 @@ caption { color: #555 }
 </style>
 """
 MISSING = Estimate(math.nan, math.nan, 0)
-NORMAL = 1.96  # half the width of a 95 % interval in standard errors
 DEMO_NOTE = "Made from the procedural default data: these numbers say nothing about real music."
 
 
@@ -94,10 +93,11 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, note: str, path: Path) -> None:
     """The picture of results: genre, and each affect axis, with intervals and the report's figures beside them."""
-    from . import plots
+    from .. import plots
 
-    margins = {row.metric: (row.value, (row.ci_high - row.ci_low) / 2) for row in table.itertuples()}
-    found = {name: Estimate(value, margin / NORMAL, 0) for name, (value, margin) in margins.items()}
+    found = {  # the interval is all that is known of the error
+        row.metric: Estimate(row.value, math.inf, row.n, limits=(row.ci_low, row.ci_high)) for row in table.itertuples()
+    }
     axes = [name.split(".")[2] for name in found if re.fullmatch(r"cnn\.affect\.(?!mean)[^.]+\.test\.spearman", name)]
     wanted = {"genre": ("macro F1", {row: f"{start}.test.macro_f1" for row, start in GENRE_ROWS.items()})}
     for axis in axes:

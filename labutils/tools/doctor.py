@@ -12,7 +12,7 @@ from pathlib import Path
 
 PYTHON = (3, 11)
 DISK_GB = 2.0  # the default data, packed, with trained models
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def doctor() -> int:
@@ -79,7 +79,7 @@ def _threads() -> tuple[str, str]:
 def _disk() -> tuple[str, str]:
     if importlib.util.find_spec("numpy") is None or importlib.util.find_spec("filelock") is None:
         return "needs the packages above", "disk"
-    from .store import home
+    from ..store import home
 
     place = home()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
@@ -106,8 +106,8 @@ def _kernel() -> tuple[str, str]:
 
 def _data() -> tuple[str, str]:
     try:
-        from .data import find_root
-        from .store import home
+        from ..data import find_root
+        from ..store import home
 
         root = find_root("")
     except ImportError as error:

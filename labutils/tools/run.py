@@ -20,14 +20,14 @@ import yaml
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from . import parameters, results
+from ..store import save_text
+from . import parameters, report
 from .parameters import Notebook, UsageError
 from .publish import set_badges
-from .store import save_text
 
 TIME_LIMIT = 1800  # seconds per notebook
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 # Without rfc3987_syntax, which comes with JupyterLab: its grammar of web addresses would be compiled at every start, in
 # three times the time that papermill needs for itself.
 START = "import runpy, sys; sys.modules['rfc3987_syntax'] = None; runpy.run_module('papermill', run_name='__main__')"
@@ -61,9 +61,9 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
     parameters.assign(chosen, every, parameters.read_file(params), parameters.read_pairs(pairs))
     order = _order(chosen)
 
-    from .build import compile_librosa
-    from .data import provenance
-    from .lab import find_data
+    from ..corpus.build import compile_librosa
+    from ..data import provenance
+    from ..lab import find_data
 
     root = Path(find_data(data)).resolve()
     compile_librosa()
@@ -84,7 +84,7 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
             _execute(order, chosen, out, environment, jobs or _num_cores(), time_limit)
             if in_place:
                 install_outputs(chosen, out)
-            results.write(chosen, out)
+            report.write(chosen, out)
     except Timeout as error:
         raise UsageError(f"{out}: another run is writing there; wait for it or give another --out") from error
     return chosen
@@ -117,7 +117,7 @@ def _join_streams(outputs: list) -> list:
 
 def default_folder(named=None) -> Path:
     """The folder of the notebooks: as named, else `notebooks/` here, else of the checkout, else of the package."""
-    places = (Path("notebooks"), CHECKOUT / "notebooks", Path(__file__).parent / "notebooks")
+    places = (Path("notebooks"), CHECKOUT / "notebooks", CHECKOUT / "labutils" / "notebooks")
     return Path(named) if named else next((place for place in places if place.is_dir()), places[0])
 
 
@@ -147,7 +147,7 @@ def _execute(order, chosen, out: Path, environment: dict, jobs: int, time_limit:
             ready = sorted([*ready, *order.get_ready()], key=lambda name: (-waited_for[name], name))
             while ready and len(running) < jobs:
                 notebook = by_name[ready.pop(0)]
-                results.forget(notebook, out)
+                report.forget(notebook, out)
                 if lost := [name for name in notebook.needs if name in by_name and by_name[name].state != "ok"]:
                     notebook.state, notebook.reason = "skipped", f"needs {lost[0]}, which did not succeed"
                     order.done(notebook.name)
@@ -199,7 +199,7 @@ class _Run:
             notebook.state, notebook.cells_done = "ok", notebook.num_cells
         elif code is not None or notebook.seconds > self.time_limit:
             self.kill()
-            notebook.state, notebook.reason = "FAILED", results.failure(self.executed, self.log)
+            notebook.state, notebook.reason = "FAILED", report.failure(self.executed, self.log)
             if code is None:
                 limit = f"{self.time_limit:g} s, the limit: raise --time-limit or choose smaller parameters"
                 notebook.reason = f"stopped after {limit}; {notebook.reason}"
@@ -233,7 +233,7 @@ class _Lines:
 
     def end(self, notebook: Notebook) -> None:
         self.left -= 1
-        print(f"  {results.state_line(notebook)} ({self.left} left)", flush=True)
+        print(f"  {report.state_line(notebook)} ({self.left} left)", flush=True)
 
     def close(self) -> None:
         pass
@@ -265,7 +265,7 @@ class _Bars:
         if notebook.name in self.lines:
             self.lines.pop(notebook.name).close()
         notebook.cells_done = notebook.num_cells  # also of a failed one: nothing more is to come
-        self.bar.write(results.state_line(notebook))
+        self.bar.write(report.state_line(notebook))
 
     def close(self) -> None:
         for line in [*self.lines.values(), self.bar]:

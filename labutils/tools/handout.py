@@ -21,8 +21,8 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
+from ..store import save_text
 from .parameters import UsageError, load_notebooks, select
-from .store import save_text
 
 REGION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)\n *### END SOLUTION$", re.M | re.S)
 STUB = r'\1raise NotImplementedError("{}: put your code here, in place of this line")'

@@ -2,6 +2,6 @@
 
 import sys
 
-from labutils.script import main
+from labutils.tools.script import main
 
 sys.exit(main(__file__))

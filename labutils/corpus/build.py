@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from . import __version__, audio, demo, models, training
-from .data import FOLDERS, SpectrogramDataset, provenance
-from .progress import progress
-from .store import SUFFIX, DataError, home, save_text, whole_file
+from .. import __version__, audio, training
+from ..data import FOLDERS, SpectrogramDataset, provenance
+from ..progress import progress
+from ..store import SUFFIX, DataError, home, save_text, whole_file
+from . import demo
 
 FIRST_ID = 1000
 NO_AXES = ("file", "genre", "split", "group")  # columns of the table of clips; all others are axes
@@ -136,12 +137,6 @@ def compile_librosa() -> None:
             mark.touch()
 
 
-def pooled_statistics(dataset: SpectrogramDataset) -> np.ndarray:
-    """Mean, deviation and mean absolute difference over time of each feature, float32 [N, 3 F]. Notebook 06."""
-    batches = training.loader(dataset, 64)
-    return np.concatenate([models.pooled_statistics(batch.x, batch.lengths).numpy() for batch in batches])
-
-
 def difficulty(root) -> dict[str, float]:
     """How hard a data set is for simple models: what `labutils data difficulty` prints.
 
@@ -154,18 +149,18 @@ def difficulty(root) -> dict[str, float]:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    from .data import stratified_split
-    from .evaluation import accuracy, spearman
+    from ..data import stratified_split
+    from ..evaluation import accuracy, spearman
 
     found = {}
     for feature in ("mel", "chroma"):
         train, test = (SpectrogramDataset(root, split=split, feature=feature) for split in ("train", "test"))
-        machine = make_pipeline(StandardScaler(), SVC(C=10)).fit(pooled_statistics(train), train.labels)
-        found[f"svm.{feature}.test.accuracy"] = accuracy(test.labels, machine.predict(pooled_statistics(test)))
+        machine = make_pipeline(StandardScaler(), SVC(C=10)).fit(training.clip_statistics(train), train.labels)
+        found[f"svm.{feature}.test.accuracy"] = accuracy(test.labels, machine.predict(training.clip_statistics(test)))
     found["majority.test.accuracy"] = float(np.bincount(test.labels).max() / len(test))
     affect = SpectrogramDataset(root, "affect", feature="mel")
     first, second = stratified_split(affect.labels, 0.25, groups=affect.groups)
-    x = pooled_statistics(affect)
+    x = training.clip_statistics(affect)
     for column, axis in enumerate(affect.axes):
         ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
         ridge.fit(x[first], affect.labels[first, column])

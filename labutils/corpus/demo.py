@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from .audio import SAMPLE_RATE
+from ..audio import SAMPLE_RATE
 
 # Tables and formulas are set by hand.
 # fmt: off

@@ -18,10 +18,10 @@ import nbformat
 
 import labutils
 
+from ..store import save_text
 from .parameters import Notebook, UsageError
-from .store import save_text
 
-PACKAGE = Path(__file__).parent
+PACKAGE, ASSETS = Path(__file__).parents[1], Path(__file__).parent / "assets"
 PUBLISHED = Path("published")  # folder of the copies; badges lead to it on the branch "main" of the repository
 HIDDEN = {  # metadata of the cell with the package, so that each target shows it folded
     "plain": {"jupyter": {"source_hidden": True}},
@@ -53,14 +53,13 @@ def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=
     target : "plain" or "colab": files; "kaggle": a folder each, as `kaggle kernels push` takes it.
     out : folder; None: `published/<target>`.   user : Kaggle user name.   gpu : ask for a GPU.
     """
-    out, written = Path(out or PUBLISHED / target), []
+    out, written, package = Path(out or PUBLISHED / target), [], pack()
     user = user or os.environ.get("KAGGLE_USERNAME", NO_USER)
-    template = (PACKAGE / "assets" / "bootstrap.py").read_text(encoding="utf-8").strip()
+    template = (ASSETS / "bootstrap.py").read_text(encoding="utf-8").strip()
     for notebook in notebooks:
         content = nbformat.read(notebook.path, as_version=4)
         if not any(_is(cell, "bootstrap") for cell in content.cells):
             raise UsageError(f"{notebook.path}: no cell is tagged bootstrap; tag the one that imports labutils")
-        package = pack(carried(_code(content)))
         for cell in content.cells:
             if cell.cell_type == "markdown":
                 cell.source = relink(cell.source)
@@ -83,31 +82,22 @@ def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=
     return written
 
 
-def carried(code: str) -> list[str]:
-    """The modules of `labutils` that this code imports, with those that they import in turn."""
-    found, waiting = {"__init__"}, [code]
-    while waiting:
-        for node in ast.walk(ast.parse(waiting.pop())):
-            if not isinstance(node, ast.ImportFrom) or not (node.level or f"{node.module}.".startswith("labutils.")):
-                continue
-            module = (node.module or "").removeprefix("labutils").lstrip(".")
-            for name in [module] if module else [alias.name for alias in node.names]:
-                path = PACKAGE / f"{name}.py"
-                if name not in found and path.exists():
-                    found.add(name)
-                    waiting.append(path.read_text(encoding="utf-8"))
-    return sorted(found)
-
-
-def pack(modules: list[str]) -> str:
-    """These modules and the package's tables as a zip file in base64, the same bytes each time."""
+def pack() -> str:
+    """Lesson and corpus with their tables as a zip file in base64, the same bytes each time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for path in _files(modules):
+        for path in carried():
             entry = zipfile.ZipInfo(f"labutils/{path.relative_to(PACKAGE).as_posix()}")  # dated 1980
             entry.create_system = 3  # on every system
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def carried() -> list[Path]:
+    """The files that a notebook can need: the lesson and the corpus, not the tools."""
+    rooms = (PACKAGE, PACKAGE / "corpus")
+    files = [path for room in rooms for path in [*room.glob("*.py"), *(room / "assets").glob("*.[cj]s*")]]
+    return sorted(path for path in files if path.name != "__main__.py")
 
 
 def relink(text: str) -> str:
@@ -181,14 +171,15 @@ def scripts(notebooks: list[Notebook], out=None) -> list[Path]:
     `out`: folder; None: `published/scripts`.
     """
     out = Path(out or PUBLISHED / "scripts")
-    (out / "labutils" / "assets").mkdir(parents=True, exist_ok=True)
     contents = {notebook.name: nbformat.read(notebook.path, as_version=4) for notebook in notebooks}
     texts = {name: as_script(content, name) for name, content in contents.items()}
-    texts["main"] = (PACKAGE / "assets" / "main.py").read_text(encoding="utf-8")
+    texts["main"] = (ASSETS / "main.py").read_text(encoding="utf-8")
     for name, text in texts.items():
         save_text(out / f"{name}.py", text)
-    for path in _files(carried("\n".join(texts.values()))):
-        shutil.copyfile(path, out / "labutils" / path.relative_to(PACKAGE))
+    for path in [*carried(), PACKAGE / "tools" / "__init__.py", PACKAGE / "tools" / "script.py"]:
+        copy = out / "labutils" / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     return [out / f"{name}.py" for name in texts]
 
 
@@ -196,7 +187,7 @@ def as_script(content, name: str) -> str:
     """A notebook as plain Python: prose as comments, code as it is; what a cell would show goes to `display`."""
     parts = [
         f'"""Notebook {name} as a plain script.\n\nWith other parameters: python {name}.py NAME=VALUE ...\n"""',
-        "from labutils import script\nfrom labutils.script import display",
+        "from labutils.tools import script\nfrom labutils.tools.script import display",
     ]
     for cell in content.cells:
         if cell.cell_type == "markdown":
@@ -230,17 +221,6 @@ def _displayed(source: str) -> str:
 
 def _is(cell, tag: str) -> bool:
     return tag in cell.metadata.get("tags", [])
-
-
-def _code(content) -> str:
-    return "\n".join(cell.source for cell in content.cells if cell.cell_type == "code")
-
-
-def _files(modules: list[str]) -> list[Path]:
-    return [
-        *(PACKAGE / f"{name}.py" for name in modules),
-        *sorted((PACKAGE / "assets").glob("*.[cj]s*")),
-    ]  # tables and the explorer's script
 
 
 def _address(path) -> str:

@@ -1,0 +1,1 @@
+"""Everything around the notebooks: the command, running, results, published copies, hand-outs, the check-up."""

@@ -1,0 +1,41 @@
+"""What the trained models say of audio files: `labutils predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from .. import audio, plots, prediction
+from ..data import provenance
+
+
+def predict_files(files, root, out, *, device="cpu", **options) -> int:
+    """Print a table for each audio file and draw its figure in the folder `out`; returns how many files failed.
+
+    Notebook 10. A file that cannot be used is named on stderr with the reason, and the others go on. `options` are
+    those of `load_models`.
+    """
+    paths, record, ensemble, failed = [Path(file) for file in files], provenance(root), None, 0
+    note = f"models trained on {record['name']}"
+    if record["kind"] == "procedural":
+        note = "models trained on procedural music: what they say of real music means nothing"
+    for i, path in enumerate(paths):
+        try:
+            if not path.is_file():
+                raise audio.AudioError(f"{path}: not found; give an audio file (wav, flac, ogg or mp3)")
+            samples = audio.load(path)
+        except audio.AudioError as error:
+            print(f"labutils: error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if ensemble is None:
+            print(f"Models of {root}: from the cache, or trained now where it has none ...", flush=True)
+            ensemble = prediction.load_models(root, device=device, **options)
+            print(f"{ensemble.trained} models trained now; {note}", flush=True)
+        found = prediction.predict(ensemble, samples, device=device)
+        same = sum(earlier.name == path.name for earlier in paths[:i])  # from another folder
+        figure = Path(out) / f"{path.name}{f'-{same + 1}' if same else ''}.png"
+        plots.save(prediction.draw(found, f"{path.name} ({note})"), figure)
+        print(f"\n{path}: {found.seconds:.1f} s, {len(found.times)} window{'s' * (len(found.times) > 1)}")
+        print(f"{prediction.summary(found).to_string(float_format='%.2f')}\nfigure: {figure}", flush=True)
+    return failed
