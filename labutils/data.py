@@ -166,10 +166,11 @@ class SpectrogramDataset(Dataset):
         tables = self._read_tables()
         self.problems = _match(set(tables[split].index) - set(self.store.problems), self.store.ids, self.folder / split)
         _warn(self.problems, "labels and files that do not match")
+        self.classes, self.axes, table = [], list(tables[split].columns), tables[split]
         if task == "genre":
             table = self._map_genres(tables, class_mapping)
-        else:
-            table = self._choose_axes(tables[split], axis)
+        elif axis is not None:
+            self.axes = [check_choice("axis", axis, self.axes)]
         self.ids = [name for name in self.store.ids if name in table.index]
         if not self.ids:
             raise DataError(f"{self.folder / split}: no clip has both an array and a label; check the label file's ids")
@@ -204,13 +205,6 @@ class SpectrogramDataset(Dataset):
         self.classes = sorted({self.genres[genre] for genre in shown} - {None})
         mapped = [self.genres[genre] for genre in genres[self.split]]
         return tables[self.split].assign(Genre=mapped)[[genre is not None for genre in mapped]]
-
-    def _choose_axes(self, table: pd.DataFrame, axis) -> pd.DataFrame:
-        """The labels of this split, all axes; `axis` is the one that is used."""
-        self.classes, self.axes = [], list(table.columns)
-        if axis is not None:
-            self.axes = [check_choice("axis", axis, self.axes)]
-        return table
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -7,6 +7,7 @@ of the clips and of training alike. What differs, and what does not, is said in 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,22 +16,7 @@ import pandas as pd
 NUM_RESAMPLES = 1000
 LEVEL = 0.05  # of every verdict: the share of differences of nothing that may be taken for something
 # The report's figures on the real data (575 test clips; affect: about 112 clips held out), by our metric names.
-REPORT = {
-    "lstm.mel_raw.test.accuracy": 0.28, "lstm.mel_raw.test.macro_f1": 0.14, "lstm.mel_raw.test.weighted_f1": 0.21,
-    "lstm.mel_beat.test.accuracy": 0.38, "lstm.mel_beat.test.macro_f1": 0.27, "lstm.mel_beat.test.weighted_f1": 0.33,
-    "lstm.chroma_raw.test.accuracy": 0.18, "lstm.chroma_raw.test.macro_f1": 0.03,
-    "lstm.chroma_raw.test.weighted_f1": 0.05,
-    "lstm.fused_raw.test.accuracy": 0.29, "lstm.fused_raw.test.macro_f1": 0.13,
-    "lstm.fused_raw.test.weighted_f1": 0.19,
-    "lstm.fused_beat.test.accuracy": 0.37, "lstm.fused_beat.test.macro_f1": 0.27,
-    "lstm.fused_beat.test.weighted_f1": 0.32,
-    "cnn.mel_raw.test.accuracy": 0.38, "cnn.mel_raw.test.macro_f1": 0.29, "cnn.mel_raw.test.weighted_f1": 0.33,
-    "cnn.affect.valence.test.spearman": 0.17, "cnn.affect.energy.test.spearman": 0.74,
-    "cnn.affect.danceability.test.spearman": 0.42, "lstm.affect.valence.test.spearman": -0.14,
-    "lstm.affect.energy.test.spearman": 0.14, "lstm.affect.danceability.test.spearman": 0.26,
-    "transfer.finetuned.danceability.test.spearman": 0.54, "multitask.valence.test.spearman": -0.06,
-    "multitask.energy.test.spearman": 0.46, "multitask.danceability.test.spearman": -0.04,
-}  # fmt: skip
+REPORT = pd.read_csv(Path(__file__).parent / "assets" / "report.csv", index_col="metric")["value"].to_dict()
 
 
 class Estimate(NamedTuple):

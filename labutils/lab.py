@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import warnings
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +117,12 @@ def record(session: Session, metrics: dict[str, Estimate | float]) -> None:
         numbers = {"value": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
         numbers = {key: None if np.isnan(number) else round(float(number), 6) for key, number in numbers.items()}
         rows.append({"metric": name, **numbers, "n": estimate.n, "seed": seeds})
+    packages = {name: version(name) for name in PACKAGES}
     content = {
         "notebook": session.notebook,
         "parameters": session.parameters,
         "dataset": {**session.dataset, "root": str(session.root)},
-        "versions": {"python": platform.python_version(), "labutils": __version__, **_versions()},
+        "versions": {"python": platform.python_version(), "labutils": __version__, **packages},
         "device": session.device,
         "threads": session.threads,
         "seconds": round(time.perf_counter() - session.started, 1),
@@ -144,16 +145,6 @@ def source(*functions):
         return head + textwrap.dedent(inspect.getsource(thing)).rstrip()
 
     return Code("\n\n\n".join(map(text, functions)), language="python")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
 
 
 def _short(path: Path) -> str:

@@ -109,15 +109,6 @@ def mark_beats(ax, times, *, color="white"):
     return ax
 
 
-def _band_edges(num_bands: int, scale: str) -> np.ndarray:
-    """Edges of mel bands, or of the linear bins of an STFT, in Hz [num_bands + 1]."""
-    from librosa import mel_frequencies
-
-    if scale == "linear":
-        return np.linspace(0, SAMPLE_RATE / 2, num_bands + 1)
-    return mel_frequencies(2 * num_bands + 3, fmax=SAMPLE_RATE / 2)[1:-1:2]
-
-
 def plot_mel(mel, *, times=None, ax=None, title=None, scale="mel"):
     """Log-mel spectrogram [128, T] in dB, frequency in Hz up, time in seconds to the right. Notebook 01.
 

@@ -248,7 +248,7 @@ def _write(table, clips, out: Path, recipe: dict, record: dict, jobs, hidden_spl
         _write_label_files(out, table, axes, in_affect & labelled, hidden_splits)
         save_text(out / "clips.csv", table.reset_index().to_csv(index=False))
         if "group" in table:
-            _write_groups(out, table[table["group"] != ""])
+            save_text(out / "groups.csv", table.loc[table["group"] != "", "group"].rename_axis("Id").to_csv())
         counts = {"clips": len(table), "failed": len(failed)}
         record = {**record, **recipe, **counts, "made_by": f"labutils {__version__}"}
         save_text(out / "dataset.json", json.dumps(record, indent=1))
@@ -306,11 +306,3 @@ def _write_label_files(out: Path, table: pd.DataFrame, axes: list[str], in_affec
             labels.index = pd.Index([spelling.format(clip_id) for clip_id in labels.index], name="Id")
             text = labels.to_csv(sep="\t" if task == "genre" else ",")
             save_text(out / folder / f"{split}_labels.txt", text)
-
-
-def _write_groups(out: Path, table: pd.DataFrame) -> None:
-    """Write `groups.csv`; say which groups stand in both splits: a model that knows the artist scores too well."""
-    save_text(out / "groups.csv", table["group"].rename_axis("Id").to_csv())
-    splits = table.groupby("group", sort=False)["split"].nunique()
-    if torn := list(splits.index[splits > 1]):
-        print(f"Warning: {len(torn)} of {len(splits)} groups stand in both train and test, the first: {torn[0]}")

@@ -21,7 +21,6 @@ examples:
 """
 RUN_EXAMPLES = """\
 examples:
-  labutils run
   labutils run --data ~/music --out runs/music --jobs 2
   labutils run --only 05,06 -p num_epochs=5 -p seed=1
   labutils run --params params/smoke.yaml
@@ -33,15 +32,12 @@ OUT holds afterwards: notebooks/ (executed), html/, records/, results.csv, resul
 """
 DATA_EXAMPLES = """\
 examples:
-  labutils data demo
   labutils data demo --out /tmp/tiny --size tiny --seed 1
   labutils data build --audio clips/ --labels clips.csv --out ~/music
   labutils data info ~/music
-  labutils data difficulty
 """
 PREDICT_EXAMPLES = """\
 examples:
-  labutils predict song.mp3
   labutils predict concert/*.flac --data ~/music --out ~/predictions
 
 The models are those that the notebooks 07, 08 and 10 train on the data set; where they are not in the cache, they are

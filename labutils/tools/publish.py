@@ -31,18 +31,6 @@ HIDDEN = {  # metadata of the cell with the package, so that each target shows i
 LINK = re.compile(r"(?<!!)\[([^\[\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")  # to a file, not to an address or a heading
 SILENT = re.compile(r"(print|display|plots\.show|lab\.record)\(")  # calls that leave nothing to display
 DATASET = "geoparslp/patreco3-multitask-affective-music"  # the lab's, on Kaggle
-NO_USER = "INSERT-KAGGLE-USER-NAME"
-FIELDS = {  # of kernel-metadata.json, as github.com/Kaggle/kaggle-api documents them in docs/kernels_metadata.md
-    "id": r"[\w-]+/[a-z0-9-]+",
-    "title": ".{5,50}",
-    "code_file": r"[^/\\]+\.(ipynb|py|r|rmd)",  # beside it
-    "language": "python|r|rmarkdown",
-    "kernel_type": "script|notebook",
-    **dict.fromkeys(("is_private", "enable_gpu", "enable_internet"), "true|false"),  # optional there, explicit here
-    **dict.fromkeys(("dataset_sources", "kernel_sources"), r"[\w-]+/[\w-]+"),  # lists of such items
-    "competition_sources": r"[\w-]+",
-    "model_sources": r"[\w-]+(/[\w-]+){4}",
-}
 
 
 def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=False) -> list[Path]:
@@ -52,9 +40,15 @@ def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=
     ----------
     target : "plain" or "colab": files; "kaggle": a folder each, as `kaggle kernels push` takes it.
     out : folder; None: `published/<target>`.   user : Kaggle user name.   gpu : ask for a GPU.
+
+    Raises
+    ------
+    UsageError : for Kaggle a user name is needed; a notebook without a bootstrap cell. Nothing is written then.
     """
     out, written, package = Path(out or PUBLISHED / target), [], pack()
-    user = user or os.environ.get("KAGGLE_USERNAME", NO_USER)
+    user = user or os.environ.get("KAGGLE_USERNAME", "")
+    if target == "kaggle" and not re.fullmatch(r"[\w-]+", user):
+        raise UsageError(f"the Kaggle user name is {user!r}; give yours as --user NAME, or set KAGGLE_USERNAME")
     template = (ASSETS / "bootstrap.py").read_text(encoding="utf-8").strip()
     for notebook in notebooks:
         content = nbformat.read(notebook.path, as_version=4)
@@ -138,31 +132,6 @@ def kernel_metadata(file_name: str, user: str, gpu: bool = False) -> dict:
         **{name: str(value).lower() for name, value in switches.items()},
         "dataset_sources": [DATASET], "competition_sources": [], "kernel_sources": [], "model_sources": [],
     }  # fmt: skip
-
-
-def check_kernel(folder) -> list[str]:
-    """What is wrong with a folder for `kaggle kernels push`, one line each; an empty list: nothing."""
-    folder = Path(folder)
-    try:
-        found = dict(json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        return [f"kernel-metadata.json: is missing or no JSON object ({error})"]
-    known = {*FIELDS, "id_no", "machine_shape"}
-    problems = [f"{name}: is no field of the format" for name in found if name not in known]
-    for name, pattern in FIELDS.items():
-        value = found.get(name, [] if name.endswith("_sources") else "")
-        items = value if isinstance(value, list) else [str(value).lower() if isinstance(value, bool) else value]
-        fit = all(isinstance(item, str) and re.fullmatch(pattern, item) for item in items)
-        if not fit or isinstance(value, list) != name.endswith("_sources"):
-            problems.append(f"{name}: {value!r} should be {'a list of ' * name.endswith('_sources')}{pattern}")
-    if NO_USER in str(found.get("id")):
-        problems.append(f"id: write your Kaggle user name in place of {NO_USER}, or give it as --user")
-    if str(found.get("id")).split("/")[-1] != _slug(str(found.get("title"))):
-        problems.append(f"id: must end with the title in lower case with dashes, {_slug(str(found.get('title')))}")
-    files = sorted(path.name for path in folder.iterdir())
-    if files != sorted([str(found.get("code_file")), "kernel-metadata.json"]):
-        problems.append(f"the folder holds {', '.join(files)}; it should hold the code file and this one, no other")
-    return problems
 
 
 def scripts(notebooks: list[Notebook], out=None) -> list[Path]:

@@ -141,7 +141,7 @@ def _execute(order, chosen, out: Path, environment: dict, jobs: int, time_limit:
     by_name = {notebook.name: notebook for notebook in chosen}
     waited_for = {name: sum(name in notebook.needs for notebook in chosen) for name in by_name}
     ready, running = [], []
-    display = (_Bars if sys.stderr.isatty() else _Lines)(chosen)
+    display = _Display(chosen)
     try:
         while order.is_active():
             ready = sorted([*ready, *order.get_ready()], key=lambda name: (-waited_for[name], name))
@@ -158,7 +158,7 @@ def _execute(order, chosen, out: Path, environment: dict, jobs: int, time_limit:
             time.sleep(0.2)
             for job in list(running):
                 job.poll()
-                display.update(job.notebook)
+                display.update()
                 if job.notebook.state != "running":
                     running.remove(job)
                     order.done(job.notebook.name)
@@ -166,7 +166,7 @@ def _execute(order, chosen, out: Path, environment: dict, jobs: int, time_limit:
     finally:  # also on Ctrl-C: leave no process behind
         for job in running:
             job.kill()
-        display.close()
+        display.bar.close()
 
 
 class _Run:
@@ -219,54 +219,25 @@ class _Run:
         self.process.wait()
 
 
-class _Lines:
-    """A plain line at the start and at the end of each notebook."""
+class _Display:
+    """One bar for the cells of all notebooks, with the running ones; where nobody watches, a line at start and end."""
 
     def __init__(self, notebooks: list[Notebook]):
-        self.left = len(notebooks)
+        self.notebooks, self.left, self.watched = notebooks, len(notebooks), sys.stderr.isatty()
+        total = sum(notebook.num_cells for notebook in notebooks)
+        self.bar = tqdm(desc="all notebooks", total=total, unit="cell", dynamic_ncols=True, disable=not self.watched)
 
     def start(self, notebook: Notebook) -> None:
-        print(f"  start  {notebook.name}", flush=True)
+        if not self.watched:
+            print(f"  start  {notebook.name}", flush=True)
 
-    def update(self, notebook: Notebook) -> None:
-        pass
+    def update(self) -> None:
+        running = [f"{n.name} {n.cells_done}/{n.num_cells}" for n in self.notebooks if n.state == "running"]
+        self.bar.set_postfix_str(", ".join(running), refresh=False)
+        self.bar.update(sum(notebook.cells_done for notebook in self.notebooks) - self.bar.n)
 
     def end(self, notebook: Notebook) -> None:
         self.left -= 1
-        print(f"  {report.state_line(notebook)} ({self.left} left)", flush=True)
-
-    def close(self) -> None:
-        pass
-
-
-class _Bars:
-    """On a terminal: one bar for all cells of all notebooks, and a live line below it for each running one."""
-
-    def __init__(self, notebooks: list[Notebook]):
-        self.notebooks, self.lines = notebooks, {}
-        total = sum(notebook.num_cells for notebook in notebooks)
-        self.bar = tqdm(desc="all notebooks", total=total, unit="cell", dynamic_ncols=True, position=0)
-
-    def start(self, notebook: Notebook) -> None:
-        used = {line.pos for line in self.lines.values()}
-        place = next(i for i in range(1, len(self.notebooks) + 2) if -i not in used)
-        form = "  {desc:<24} cell {n_fmt} of {total_fmt}, {elapsed}"
-        self.lines[notebook.name] = tqdm(
-            desc=notebook.name, total=notebook.num_cells, position=place, leave=False, bar_format=form
-        )
-
-    def update(self, notebook: Notebook) -> None:
-        self.lines[notebook.name].n = notebook.cells_done
-        self.lines[notebook.name].refresh()
-        self.bar.n = sum(other.cells_done for other in self.notebooks)
-        self.bar.refresh()
-
-    def end(self, notebook: Notebook) -> None:
-        if notebook.name in self.lines:
-            self.lines.pop(notebook.name).close()
         notebook.cells_done = notebook.num_cells  # also of a failed one: nothing more is to come
-        self.bar.write(report.state_line(notebook))
-
-    def close(self) -> None:
-        for line in [*self.lines.values(), self.bar]:
-            line.close()
+        line = f"  {report.state_line(notebook)} ({self.left} left)"
+        self.bar.write(line) if self.watched else print(line, flush=True)

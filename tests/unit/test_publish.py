@@ -27,6 +27,43 @@ PREINSTALLED = {"IPython", "PIL", "filelock", "joblib", "librosa", "matplotlib",
 PREINSTALLED |= {"sklearn", "soundfile", "threadpoolctl", "torch"}  # on Kaggle and Colab, with what they need in turn
 
 
+FIELDS = {  # of kernel-metadata.json, as github.com/Kaggle/kaggle-api documents them in docs/kernels_metadata.md
+    "id": r"[\w-]+/[a-z0-9-]+",
+    "title": ".{5,50}",
+    "code_file": r"[^/\\]+\.(ipynb|py|r|rmd)",  # beside it
+    "language": "python|r|rmarkdown",
+    "kernel_type": "script|notebook",
+    **dict.fromkeys(("is_private", "enable_gpu", "enable_internet"), "true|false"),  # optional there, explicit here
+    **dict.fromkeys(("dataset_sources", "kernel_sources"), r"[\w-]+/[\w-]+"),  # lists of such items
+    "competition_sources": r"[\w-]+",
+    "model_sources": r"[\w-]+(/[\w-]+){4}",
+}
+
+
+def check_kernel(folder) -> list[str]:
+    """What is wrong with a folder for `kaggle kernels push`, one line each; an empty list: nothing."""
+    folder = Path(folder)
+    try:
+        found = dict(json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        return [f"kernel-metadata.json: is missing or no JSON object ({error})"]
+    known = {*FIELDS, "id_no", "machine_shape"}
+    problems = [f"{name}: is no field of the format" for name in found if name not in known]
+    for name, pattern in FIELDS.items():
+        value = found.get(name, [] if name.endswith("_sources") else "")
+        items = value if isinstance(value, list) else [str(value).lower() if isinstance(value, bool) else value]
+        fit = all(isinstance(item, str) and re.fullmatch(pattern, item) for item in items)
+        if not fit or isinstance(value, list) != name.endswith("_sources"):
+            problems.append(f"{name}: {value!r} should be {'a list of ' * name.endswith('_sources')}{pattern}")
+    address = publish._slug(str(found.get("title")))
+    if str(found.get("id")).split("/")[-1] != address:
+        problems.append(f"id: must end with the title in lower case with dashes, {address}")
+    files = sorted(path.name for path in folder.iterdir())
+    if files != sorted([str(found.get("code_file")), "kernel-metadata.json"]):
+        problems.append(f"the folder holds {', '.join(files)}; it should hold the code file and this one, no other")
+    return problems
+
+
 @pytest.fixture
 def address(monkeypatch):
     monkeypatch.setattr(labutils, "REPOSITORY", ADDRESS)
@@ -82,7 +119,9 @@ def test_a_bundle_carries_the_package_whole_and_nothing_else(tmp_path):
     assert not [name for name in names if "tools" in name or "__main__" in name]
     assert all(archive.read(name) == (ROOT / name).read_bytes() for name in names)
     archive.extractall(tmp_path / "alone")
-    code = "from labutils.corpus import build; from labutils import evaluation, lab, plots, recipes; print(lab.__file__)"
+    code = (
+        "from labutils.corpus import build; from labutils import lab, plots, recipes; print(lab.__file__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "alone", capture_output=True, text=True, env={
         "PYTHONPATH": str(tmp_path / "alone")})  # fmt: skip
     assert done.stdout.strip() == str(tmp_path / "alone" / "labutils" / "lab.py"), done.stderr
@@ -116,7 +155,7 @@ def test_a_bundle_keeps_ids_and_code_and_drops_outputs(tmp_path):
 @pytest.mark.parametrize(("target", "key"), [
     ("plain", "jupyter"), ("colab", "cellView"), ("kaggle", "_kg_hide-input")])  # fmt: skip
 def test_every_target_shows_the_cell_with_the_package_folded(target, key, tmp_path):
-    (path,) = publish.bundle(EVERY[:1], target, tmp_path, gpu=True)
+    (path,) = publish.bundle(EVERY[:1], target, tmp_path, user="u", gpu=True)
     assert key in unpacked(path)[1].metadata
     assert nbformat.read(path, as_version=4).metadata.get("accelerator") == ("GPU" if target == "colab" else None)
 
@@ -166,7 +205,7 @@ def test_badges_lead_to_what_is_published_and_go_with_the_address(address, tmp_p
     assert title == before.split("\n")[0] and blank == "" and source.cells[0].source.count("Open in Colab") == 1
     colab, kaggle = re.findall(r"\]\((https://[^)]+)\)(?: |$)", badges)
     monkeypatch.chdir(tmp_path)  # the default folders of the command are those that the badges name
-    published = {target: publish.bundle([EVERY[4]], target)[0].as_posix() for target in ("colab", "kaggle")}
+    published = {target: publish.bundle([EVERY[4]], target, user="u")[0].as_posix() for target in ("colab", "kaggle")}
     assert colab == f"https://colab.research.google.com/github/owner/music-lab/blob/main/{published['colab']}"
     assert kaggle == f"https://kaggle.com/kernels/welcome?src={ADDRESS}/blob/main/{published['kaggle']}"
     assert badges in nbformat.read(published["colab"], as_version=4).cells[0].source
@@ -198,7 +237,7 @@ def test_what_is_written_for_kaggle_fits_the_format(tmp_path, capsys):
     assert main(command) == 0
     assert "kernel-metadata" not in capsys.readouterr().out, "no problem is reported"
     for notebook in EVERY:
-        assert publish.check_kernel(tmp_path / notebook.name) == []
+        assert check_kernel(tmp_path / notebook.name) == []
     found = json.loads((tmp_path / "05_lstm" / "kernel-metadata.json").read_text())
     assert found["id"] == "some-one/music-lab-05-lstm" and found["code_file"] == "05_lstm.ipynb"
     assert (found["enable_gpu"], found["enable_internet"], found["is_private"]) == ("true", "false", "true")
@@ -207,11 +246,13 @@ def test_what_is_written_for_kaggle_fits_the_format(tmp_path, capsys):
 
 def test_a_missing_user_name_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
-    assert main(["publish", "bundle", "--target", "kaggle", "--only", "01", "--out", str(tmp_path)]) == 0
-    assert "id: write your Kaggle user name in place of INSERT-" in capsys.readouterr().out
+    command = ["publish", "bundle", "--target", "kaggle", "--only", "01", "--out", str(tmp_path)]
+    assert main(command) == 2 and "name is ''; give yours as --user NAME" in capsys.readouterr().err
+    assert main([*command, "--user", "a b"]) == 2 and "name is 'a b'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
     monkeypatch.setenv("KAGGLE_USERNAME", "some-one")
-    assert main(["publish", "bundle", "--target", "kaggle", "--only", "01", "--out", str(tmp_path)]) == 0
-    assert publish.check_kernel(tmp_path / "01_mel_spectrograms") == []
+    assert main(command) == 0
+    assert check_kernel(tmp_path / "01_mel_spectrograms") == []
 
 
 @pytest.mark.parametrize(
@@ -237,21 +278,21 @@ def test_metadata_that_does_not_fit_is_found(changes, message, tmp_path):
     found = {name: value for name, value in found.items() if value is not None}
     (tmp_path / "05_lstm.ipynb").touch()
     (tmp_path / "kernel-metadata.json").write_text(json.dumps(found))
-    assert any(problem.startswith(message) for problem in publish.check_kernel(tmp_path)), changes
+    assert any(problem.startswith(message) for problem in check_kernel(tmp_path)), changes
 
 
 def test_the_documented_form_with_booleans_fits_and_broken_files_do_not(tmp_path):
     (tmp_path / "05_lstm.ipynb").touch()
-    assert "is missing" in publish.check_kernel(tmp_path)[0]
+    assert "is missing" in check_kernel(tmp_path)[0]
     path = tmp_path / "kernel-metadata.json"
     path.write_text("{")
-    assert "no JSON object" in publish.check_kernel(tmp_path)[0]
+    assert "no JSON object" in check_kernel(tmp_path)[0]
     path.write_text("[1]")
-    assert "no JSON object" in publish.check_kernel(tmp_path)[0]
+    assert "no JSON object" in check_kernel(tmp_path)[0]
     path.write_text(json.dumps({**publish.kernel_metadata("05_lstm.ipynb", "u"), "enable_gpu": True, "id_no": 3}))
-    assert publish.check_kernel(tmp_path) == []
+    assert check_kernel(tmp_path) == []
     (tmp_path / "helper.py").touch()
-    assert "helper.py" in publish.check_kernel(tmp_path)[0], "one code file only is uploaded"
+    assert "helper.py" in check_kernel(tmp_path)[0], "one code file only is uploaded"
 
 
 def test_a_script_reads_like_the_notebook(tmp_path):
