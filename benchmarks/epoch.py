@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from labutils import models, recipes, training
+from labutils import models, process, recipes, training
 
 COLUMNS = ("as trained", "clips from the file", "loader alone", "one batch again and again", "batches 4 x as large")
 
@@ -63,7 +63,7 @@ def row(root: str, kind: str, device: str) -> list[float]:
 
 
 def main(root: str, device: str) -> None:
-    training.tune_process()
+    process.tune_process()
     print(f"| epoch of | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
     for kind in recipes.BACKBONES:
         cells = " | ".join(f"{value:.3f} s" for value in row(root, kind, device))

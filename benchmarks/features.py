@@ -123,7 +123,7 @@ def _timed_parts(librosa, path) -> dict[str, float]:
     core = librosa.core
     steps = [
         (audio, "load", "decoding"),
-        (audio, "_running_median", "medians"),
+        (audio, "running_median", "medians"),
         (audio, "percussive", "masks"),
         (audio, "mel_power", "mel"),
         (audio, "stft", "FFT"),

@@ -91,9 +91,9 @@ def measure(module: str, case: Case) -> Result:
 def work(case: Case, side: str) -> None:
     """What the process of a `Worker` does: set up, then one call for each order that comes in."""
     if side == "fast":
-        from labutils import training
+        from labutils import process
 
-        training.tune_process()
+        process.tune_process()
     call, start = getattr(case, side), own_memory()
     for order in sys.stdin:
         if order.strip() == "memory":

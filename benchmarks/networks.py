@@ -14,7 +14,7 @@ from loading import OneFilePerItem, plain_loader, raw_clips
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from labutils import models, training
+from labutils import models, process, training
 from labutils.data import SpectrogramDataset
 
 NUM_MELS = 128
@@ -200,7 +200,7 @@ def growth() -> str:
     matplotlib.use("Agg")
     from labutils import plots
 
-    training.tune_process()
+    process.tune_process()
     ours = backbone("lstm", 64)
     plain = PackedLSTM(NUM_MELS, 64).copy_from(ours)
     lengths, counts = [162, 323, 646, 1293], [32, 64, 128, 256]
@@ -256,7 +256,7 @@ def _timed_epochs(kind: str, num_threads: int, processes: int) -> float:
 
 def _epoch(kind: str, num_threads: int, barrier, answers) -> None:
     """In a process of `_timed_epochs`: warm up, wait for the others, run the epoch."""
-    training.tune_process(num_threads)
+    process.tune_process(num_threads)
     options = {"lstm": {"hidden": 64}, "cnn": {"channels": (16, 32, 32, 32)}}[kind]
     model, length = backbone(kind, **options), 323
     epoch_seconds(model, 32, length)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from labutils import evaluation, models, recipes, training
+from labutils import evaluation, models, process, recipes, training
 
 INPUTS = (("fused", "beat"), ("mel", "raw"))
 
@@ -30,7 +30,7 @@ def train(root: str, feature: str, axis: str, recipe: str, num_epochs: int = 0) 
 
 
 def main(root: str) -> None:
-    training.tune_process()
+    process.tune_process()
     print("| input | the report's recipe | ours, as good or better | ratio |\n|---|---|---|---|")
     for feature, axis in INPUTS:
         slow, goal = train(root, feature, axis, "report")

@@ -14,6 +14,8 @@ import functools
 
 import numpy as np
 
+from .median import running_median
+
 SAMPLE_RATE = 22050  # Hz
 N_FFT = 2048  # samples
 HOP_LENGTH = 512  # samples between two frames: 23.2 ms
@@ -21,7 +23,6 @@ NUM_MELS = 128
 NUM_CHROMA = 12
 NUM_FEATURES = NUM_MELS + NUM_CHROMA  # rows of the lab's fused array
 MIN_SAMPLES = 2 * N_FFT  # below this there is nothing to analyse (0.19 s)
-MEDIAN_WIDTH = 31  # frames or bins, librosa's default for harmonic-percussive separation
 
 
 class AudioError(ValueError):
@@ -148,46 +149,11 @@ def percussive(spectrum: np.ndarray) -> np.ndarray:
 
     magnitude, phase = librosa.magphase(spectrum)
     audible = np.maximum(magnitude, np.finfo(magnitude.dtype).tiny)  # two silences share a mask of one half
-    harmonic = _running_median(audible.T).T
-    percussive = np.asfortranarray(_running_median(audible))  # the memory order of the others
+    harmonic = running_median(audible.T).T
+    percussive = np.asfortranarray(running_median(audible))  # the memory order of the others
     larger = np.maximum(harmonic, percussive)
     harmonic, percussive = (harmonic / larger) ** 2, (percussive / larger) ** 2
     return magnitude * (percussive / (harmonic + percussive)) * phase
-
-
-def _running_median(lines: np.ndarray) -> np.ndarray:
-    """Median over 31 neighbours along the first axis of [R, C], edges reflected."""
-    width, half = MEDIAN_WIDTH, MEDIAN_WIDTH // 2
-    blocks = (np.ascontiguousarray(lines[:, i : i + 128]) for i in range(0, lines.shape[1], 128))
-    blocks = (np.pad(block, ((half, half), (0, 0)), "symmetric") for block in blocks)
-    blocks = (np.pad(block, ((width, 0), (0, 0)), constant_values=np.inf) for block in blocks)
-    return np.concatenate([_compiled_median()(block)[width + 2 * half :] for block in blocks], axis=1)
-
-
-@functools.cache
-def _compiled_median():
-    import numba
-
-    return numba.njit(cache=True)(_median_of_rows)
-
-
-def _median_of_rows(lines):
-    """Row r: the median of the rows r - 30 to r of [R, C]; the first 31 rows are infinite.
-
-    The window of each column is kept in order. A step takes the oldest value out, which moves those above it down,
-    and squeezes the new one in. All columns take it together: numba compiles the inner loop to vector instructions.
-    """
-    medians = np.empty_like(lines)
-    ordered = np.full((MEDIAN_WIDTH + 1, lines.shape[1]), np.inf, lines.dtype)
-    for row in range(MEDIAN_WIDTH, len(lines)):
-        below = np.full(lines.shape[1], -np.inf, lines.dtype)
-        for i in range(MEDIAN_WIDTH):
-            for lane in range(lines.shape[1]):
-                kept = ordered[i, lane] if ordered[i, lane] < lines[row - MEDIAN_WIDTH, lane] else ordered[i + 1, lane]
-                ordered[i, lane] = min(max(below[lane], lines[row, lane]), kept)
-                below[lane] = kept
-        medians[row] = ordered[MEDIAN_WIDTH // 2]
-    return medians
 
 
 @_one_thread

@@ -55,10 +55,10 @@ def choose_device() -> tuple[str, int]:
     """
     import torch
 
-    from . import training
+    from . import process
 
     threads = int(os.environ.get("LABUTILS_THREADS", "1"))
-    training.tune_process(threads)
+    process.tune_process(threads)
     return "cuda" if torch.cuda.is_available() else "cpu", threads
 
 

@@ -255,28 +255,6 @@ def plot_estimates(estimates: dict, *, references=None, line=None, ax=None, titl
     return ax
 
 
-def plot_results(panels: dict, references: dict, *, title=None):
-    """Panels {title: (name of the score, {row: Estimate})} side by side, as `plot_estimates`; returns the Figure.
-
-    All notebooks: `labutils run` draws `results.png` with it.
-
-    `references`: figures of the report {title: {row: value}}.
-    """
-    size = (2.1 * len(panels) + 2.4, 0.3 * max(len(rows) for _, rows in panels.values()) + 1.4)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, squeeze=False, layout="constrained")
-    before = None
-    for ax, (name, (score, rows)) in zip(axes.flat, panels.items()):
-        plot_estimates(rows, references=references.get(name), ax=ax, title=name, xlabel=score, ylabel="")
-        ax.get_legend().remove()
-        ax.axvline(0, color=COLORS[7], lw=0.8)
-        ax.tick_params(labelleft=list(rows) != before)  # the same rows again: named once
-        before = list(rows)
-    lines = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels())}
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize="small")
-    figure.suptitle(title)
-    return figure
-
-
 def plot_truth(y_true, y_pred, *, ax=None, title=None, axis="value"):
     """Truth against prediction of one affect axis, with the diagonal. Notebook 08."""
     ax = _axes(ax, (4, 3.6))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import hashlib
 import itertools
@@ -12,7 +11,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import threadpoolctl
 import torch
 from filelock import FileLock
 from torch import nn
@@ -24,25 +22,6 @@ from .progress import progress
 from .store import home, whole_file
 
 SOURCES = (store, data, models, evaluation, sys.modules[__name__])  # code that a trained model depends on
-
-
-def tune_process(threads: int = 1) -> None:
-    """Prepare this process for training on a CPU. Notebook 05 (`lab.start` calls it).
-
-    `threads`: of PyTorch and of numpy's matrix products. Two things more: numbers too small to be normal count as 0,
-    for the gradients of a saturated LSTM underflow, which is three times as slow. And the C library (glibc) keeps freed
-    memory instead of returning it after each batch: fetching it again page by page took 40 % of the time of an LSTM
-    step. Results stay the same.
-    """
-    torch.set_num_threads(threads)
-    threadpoolctl.threadpool_limits(threads, user_api="blas")
-    torch.set_flush_denormal(True)
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
-    except (AttributeError, OSError, TypeError):  # another C library
-        pass
 
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}

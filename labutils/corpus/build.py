@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from .. import __version__, audio, training
+from .. import __version__, audio, median, process, training
 from ..data import FOLDERS, SpectrogramDataset, provenance
 from ..progress import progress
 from ..store import SUFFIX, DataError, home, save_text, whole_file
@@ -182,7 +182,7 @@ def _own_folder() -> Path:
 
 def _code() -> str:
     """Changes with the code that composes, renders and analyses the demo: old clips are never taken for new ones."""
-    source = b"".join(Path(module.__file__).read_bytes() for module in (demo, audio))
+    source = b"".join(Path(module.__file__).read_bytes() for module in (demo, audio, median))
     return hashlib.blake2b(source, digest_size=6).hexdigest()
 
 
@@ -275,7 +275,7 @@ def _write_clip(out: Path, clip_id: str, split: str, affect: bool, get_samples) 
     paths = {folder: out / FOLDERS[folder] / split / f"{clip_id}{SUFFIX}" for folder in folders}
     if all(path.exists() for path in paths.values()):
         return None
-    training.tune_process()  # two processes that give memory back and forth wait for each other
+    process.tune_process()  # two processes that give memory back and forth wait for each other
     try:
         raw, beat = audio.features(get_samples())
     except audio.AudioError as error:

@@ -22,8 +22,6 @@ examples:
 RUN_EXAMPLES = """\
 examples:
   labutils run --data ~/music --out runs/music --jobs 2
-  labutils run --only 05,06 -p num_epochs=5 -p seed=1
-  labutils run --params params/smoke.yaml
 
 A parameter file holds lines NAME: VALUE, for every notebook that has the parameter. A key that is a notebook's name
 or number, such as 05, holds a section for that notebook only.
@@ -32,7 +30,7 @@ OUT holds afterwards: notebooks/ (executed), html/, records/, results.csv, resul
 """
 DATA_EXAMPLES = """\
 examples:
-  labutils data demo --out /tmp/tiny --size tiny --seed 1
+  labutils data demo --size tiny --seed 1 --out /tmp/tiny
   labutils data build --audio clips/ --labels clips.csv --out ~/music
   labutils data info ~/music
 """
@@ -46,10 +44,8 @@ trained now. For each file: a table, and a figure of genre probabilities and aff
 
 PUBLISH_EXAMPLES = """\
 examples:
-  labutils publish bundle --only 05
   labutils publish bundle --target kaggle --user NAME
   labutils publish scripts --out ~/lab
-  labutils publish handout --only 05 --out ~/course
 """
 COUNT, POSITIVE = click.IntRange(min=1), click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=True)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from .. import plots
 from ..evaluation import REPORT, Estimate
 from ..store import save_text
 from .parameters import Notebook
@@ -93,8 +94,6 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, note: str, path: Path) -> None:
     """The picture of results: genre, and each affect axis, with intervals and the report's figures beside them."""
-    from .. import plots
-
     found = {  # the interval is all that is known of the error
         row.metric: Estimate(row.value, math.inf, row.n, limits=(row.ci_low, row.ci_high)) for row in table.itertuples()
     }
@@ -110,7 +109,27 @@ def draw(table: pd.DataFrame, note: str, path: Path) -> None:
             references[title] = {row: REPORT[name] for row, name in rows.items() if name in REPORT}
     path.unlink(missing_ok=True)
     if panels:
-        plots.save(plots.plot_results(panels, references, title=note).axes, path)
+        plots.save(plot_results(panels, references, title=note).axes, path)
+
+
+def plot_results(panels: dict, references: dict, *, title=None):
+    """Panels {title: (name of the score, {row: Estimate})} side by side, as `plot_estimates`; returns the Figure.
+
+    `references`: figures of the report {title: {row: value}}.
+    """
+    size = (2.1 * len(panels) + 2.4, 0.3 * max(len(rows) for _, rows in panels.values()) + 1.4)
+    figure, axes = plots.plt.subplots(1, len(panels), figsize=size, sharex=True, squeeze=False, layout="constrained")
+    before = None
+    for ax, (name, (score, rows)) in zip(axes.flat, panels.items()):
+        plots.plot_estimates(rows, references=references.get(name), ax=ax, title=name, xlabel=score, ylabel="")
+        ax.get_legend().remove()
+        ax.axvline(0, color=plots.COLORS[7], lw=0.8)
+        ax.tick_params(labelleft=list(rows) != before)  # the same rows again: named once
+        before = list(rows)
+    lines = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels())}
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize="small")
+    figure.suptitle(title)
+    return figure
 
 
 def state_line(notebook: Notebook) -> str:

@@ -11,7 +11,7 @@ import soundfile
 import threadpoolctl
 from features import fast_features, plain_arrays, plain_features
 
-from labutils import audio
+from labutils import audio, median
 from labutils.corpus import demo
 
 RATE = audio.SAMPLE_RATE
@@ -130,7 +130,7 @@ def features_elsewhere(path, jobs=1, **environment):
     """Features of the clips of a file, in a process of its own or in `jobs` more."""
     code = """if True:
         import sys, joblib, numpy as np
-        from labutils import audio
+        from labutils import audio, median
         clips = np.load(sys.argv[1])
         work = [joblib.delayed(audio.features)(clips[name]) for name in clips.files]
         pairs = joblib.Parallel(n_jobs=int(sys.argv[2]))(work)
@@ -192,7 +192,7 @@ def test_the_running_median_is_that_of_the_sorted_window(shape):
     padded = np.pad(lines, ((15, 15), (0, 0)), mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 31, axis=0)
     for order, dtype in (("C", np.float32), ("F", np.float32), ("C", np.float64)):
-        medians = audio._running_median(np.array(lines, dtype, order=order))
+        medians = median.running_median(np.array(lines, dtype, order=order))
         assert medians.dtype == dtype and np.array_equal(medians, np.median(windows, axis=-1))
 
 

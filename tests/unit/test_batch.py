@@ -14,7 +14,6 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from labutils import plots
 from labutils.tools import parameters
 from labutils.tools import report as results
 from labutils.tools import run as batch
@@ -127,13 +126,13 @@ def test_run_order_failures_and_what_is_left_behind(tmp_path, command, capsys):
 def test_the_picture_of_results_shows_what_was_measured_and_nothing_else(tmp_path, monkeypatch):
     names = ["cnn.mel_raw.test.macro_f1", "cnn.affect.mood.test.spearman", "cnn.affect.mean.test.spearman", "other"]
     table = pd.DataFrame({"metric": names, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 9})
-    drawn, path, plot_results = {}, tmp_path / "results.png", plots.plot_results
+    drawn, path, plot_results = {}, tmp_path / "results.png", results.plot_results
 
     def spy(panels, references, **kwargs):
         drawn.update(panels=panels, references=references)
         return plot_results(panels, references, **kwargs)
 
-    monkeypatch.setattr(plots, "plot_results", spy)
+    monkeypatch.setattr(results, "plot_results", spy)
     results.draw(table, "note", path)
     assert path.read_bytes().startswith(b"\x89PNG") and list(drawn["panels"]) == ["genre", "mood"]
     values = {panel: {row: e.value for row, e in rows.items() if e.n} for panel, (_, rows) in drawn["panels"].items()}

@@ -119,9 +119,7 @@ def test_a_bundle_carries_the_package_whole_and_nothing_else(tmp_path):
     assert not [name for name in names if "tools" in name or "__main__" in name]
     assert all(archive.read(name) == (ROOT / name).read_bytes() for name in names)
     archive.extractall(tmp_path / "alone")
-    code = (
-        "from labutils.corpus import build; from labutils import lab, plots, recipes; print(lab.__file__)"
-    )
+    code = "from labutils.corpus import build; from labutils import lab, plots, recipes; print(lab.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "alone", capture_output=True, text=True, env={
         "PYTHONPATH": str(tmp_path / "alone")})  # fmt: skip
     assert done.stdout.strip() == str(tmp_path / "alone" / "labutils" / "lab.py"), done.stderr
