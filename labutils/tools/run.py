@@ -234,10 +234,12 @@ class _Display:
     def update(self) -> None:
         running = [f"{n.name} {n.cells_done}/{n.num_cells}" for n in self.notebooks if n.state == "running"]
         self.bar.set_postfix_str(", ".join(running), refresh=False)
-        self.bar.update(sum(notebook.cells_done for notebook in self.notebooks) - self.bar.n)
+        self.bar.n = sum(notebook.cells_done for notebook in self.notebooks)
+        self.bar.refresh()
 
     def end(self, notebook: Notebook) -> None:
         self.left -= 1
         notebook.cells_done = notebook.num_cells  # also of a failed one: nothing more is to come
         line = f"  {report.state_line(notebook)} ({self.left} left)"
-        self.bar.write(line) if self.watched else print(line, flush=True)
+        with self.bar.external_write_mode():
+            print(line, flush=True)

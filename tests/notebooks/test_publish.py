@@ -26,7 +26,7 @@ def data(tmp_path_factory):
     """
     root, place = tmp_path_factory.mktemp("input") / "music-lab" / "data", tmp_path_factory.mktemp("maker")
     (bundle,) = publish.bundle(smoke("01"), "plain", place)
-    lines = [nbformat.read(bundle, as_version=4).cells[1].source, "from labutils import build"]
+    lines = [nbformat.read(bundle, as_version=4).cells[1].source, "from labutils.corpus import build"]
     lines += [f"build.make_demo({str(root)!r}, size='tiny', seconds=4.0, jobs=2)", "print(build.__file__)"]
     command = [sys.executable, "-c", "\n".join(lines)]
     done = subprocess.run(command, cwd=place, env=closed.environment(place), capture_output=True, text=True)
@@ -47,7 +47,7 @@ def smoke(*names: str) -> list:
 @pytest.mark.parametrize("name", ["01", "05"])
 def test_a_bundle_runs_in_an_empty_folder_with_what_is_preinstalled(name, data, tmp_path):
     (notebook,) = smoke(name)
-    (bundle,) = publish.bundle([notebook], "kaggle", tmp_path / "kaggle")
+    (bundle,) = publish.bundle([notebook], "kaggle", tmp_path / "kaggle", user="u")
     folder = tmp_path / "working"
     folder.mkdir()
     before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))

@@ -219,18 +219,14 @@ def test_in_place_writes_outputs_only(tmp_path, command, monkeypatch):
         (["--only", "07"], "--only 07: no such notebook; there are 01_one, 02_two"),
         (["--params", "absent.yaml"], "absent.yaml: cannot be read"),
         (["--in-place", "-p", "seed=1"], "leave --params and -p out"),
-        (["--jobs", "0"], "not a whole number from 1 on"),
-        (["--time-limit", "-1"], "not a number of seconds"),
+        (["--jobs", "0"], "--jobs.*x>=1"),
+        (["--time-limit", "-1"], "--time-limit.*0<x<inf"),
     ],
 )
 def test_wrong_use_exits_with_2_and_says_what_is_valid(tmp_path, command, capsys, arguments, message):
     write_notebook(tmp_path / "nb", "01_one")
     write_notebook(tmp_path / "nb", "02_two", extra={"num_epochs": 10})
-    try:
-        code = main([*command, *arguments])
-    except SystemExit as exit_:  # argparse
-        code = exit_.code
-    assert code == 2
+    assert main([*command, *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "out").exists(), "nothing is started"
 
