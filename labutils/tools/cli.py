@@ -14,7 +14,6 @@ from .. import __version__
 EXAMPLES = """\
 examples:
   labutils doctor                                     is everything here that is needed?
-  labutils run                                        all notebooks, on the default data
   labutils run --data ~/music --only 05,06 -p seed=1  two notebooks, on your data, with another seed
   labutils data build --audio clips/ --labels clips.csv --out ~/music
   labutils predict song.mp3 --data ~/music            what the trained models hear in it, over time
@@ -45,24 +44,28 @@ trained now. For each file: a table, and a figure of genre probabilities and aff
 PUBLISH_EXAMPLES = """\
 examples:
   labutils publish bundle --target kaggle --user NAME
-  labutils publish scripts --out ~/lab
 """
 COUNT, POSITIVE = click.IntRange(min=1), click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=True)
 
 
 class Command(click.Command):
-    """A command whose examples keep their line breaks."""
+    """A command whose examples keep their line breaks, and whose line in a list of commands is not cut."""
 
     def format_epilog(self, ctx, formatter):
         if self.epilog:
             formatter.write("\n" + self.epilog)
 
+    def get_short_help_str(self, limit=45):
+        return self.help
+
 
 class Group(Command, click.Group):
-    """The same for a group of commands."""
+    """The same for a group of commands, listed in the order in which they are written here."""
 
-    command_class = Command
-    group_class = type  # groups in a group are of this class
+    command_class, group_class = Command, type  # groups in a group are of this class
+
+    def list_commands(self, ctx):
+        return list(self.commands)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,11 +75,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if argv is None:  # a process of its own: stop tidily also when a scheduler says so
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return labutils.main(argv, prog_name="labutils", standalone_mode=False) or 0
+        # Not labutils.main(), which answers interrupts and broken pipes itself.
+        with labutils.make_context("labutils", list(sys.argv[1:] if argv is None else argv)) as context:
+            return labutils.invoke(context) or 0
+    except click.exceptions.Exit as end:  # --help, --version
+        return end.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         print("\nlabutils: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has seen enough, as in `labutils doctor | head`
@@ -95,18 +102,11 @@ def jobs(text: str):
 
 
 def copies(folder: str):
-    """The options of every `labutils publish`."""
-
-    def add(function):
-        for option in (
-            click.option("--notebooks", metavar="DIR", help="folder of the notebooks (default: notebooks/)"),
-            click.option("--out", metavar="DIR", help=f"folder for what is made (default: {folder})"),
-            click.option("--only", default="", metavar="05,06", help="these notebooks, by number or name"),
-        ):
-            function = option(function)
-        return function
-
-    return add
+    """The options of every command that takes notebooks and fills a folder."""
+    only = click.option("--only", default="", metavar="05,06", help="these notebooks, by number or name")
+    out = click.option("--out", metavar="DIR", help=f"folder for what is made (default: {folder})")
+    notebooks = click.option("--notebooks", metavar="DIR", help="folder of the notebooks (default: notebooks/)")
+    return lambda function: only(out(notebooks(function)))
 
 
 @click.group(cls=Group, no_args_is_help=False, epilog=EXAMPLES)
@@ -178,13 +178,11 @@ def data_difficulty(root):
 
 @labutils.command(epilog=RUN_EXAMPLES)
 @click.option("--data", default="", metavar="ROOT", help="data set (default: the default data)")
-@click.option("--out", metavar="DIR", help="folder for what is made (default: runs/<data set>)")
+@copies("runs/<data set>")
 @click.option("--params", metavar="FILE", help="yaml file of parameters")
 @click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="one parameter")
-@click.option("--only", default="", metavar="05,06", help="these notebooks, by number or name")
 @jobs("notebooks at a time")
 @click.option("--time-limit", type=POSITIVE, default=1800.0, metavar="SECONDS", help="for one notebook (default: 1800)")
-@click.option("--notebooks", metavar="DIR", help="folder of the notebooks (default: notebooks/)")
 @click.option("--in-place", is_flag=True, help="write the outputs into the source notebooks too")
 def run(**options):
     """Run notebooks and collect their results."""

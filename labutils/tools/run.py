@@ -240,6 +240,5 @@ class _Display:
     def end(self, notebook: Notebook) -> None:
         self.left -= 1
         notebook.cells_done = notebook.num_cells  # also of a failed one: nothing more is to come
-        line = f"  {report.state_line(notebook)} ({self.left} left)"
         with self.bar.external_write_mode():
-            print(line, flush=True)
+            print(f"  {report.state_line(notebook)} ({self.left} left)", flush=True)
