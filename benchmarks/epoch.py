@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from labutils import models, process, recipes, training
+from labutils import process, training
+from labutils.recipes import BACKBONES, Experiment
 
 COLUMNS = ("as trained", "clips from the file", "loader alone", "one batch again and again", "batches 4 x as large")
 
@@ -36,12 +37,13 @@ def seconds(work, device: str, repeats: int = 3) -> float:
 
 def row(root: str, kind: str, device: str) -> list[float]:
     """Seconds of an epoch on raw mel, for each of `COLUMNS`."""
-    clips = recipes.genre_splits(root).train
+    experiment = Experiment(root=root)
+    clips = experiment.genre_splits().train
     kept = clips if device == "cpu" else clips.keep_on(device)
-    model = models.Classifier(recipes.make_backbone(kind, clips), len(clips.classes))
+    model = experiment.model(kind, clips)
     training.fit_normalisation(model, clips)
     model.to(device).train()
-    settings = recipes.settings(kind, "raw")
+    settings = experiment.settings(kind, clips)
     optimizer, loss = training.make_optimizer(model, settings), training.default_loss(clips)
 
     def train(batches):
@@ -65,7 +67,7 @@ def row(root: str, kind: str, device: str) -> list[float]:
 def main(root: str, device: str) -> None:
     process.tune_process()
     print(f"| epoch of | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
-    for kind in recipes.BACKBONES:
+    for kind in BACKBONES:
         cells = " | ".join(f"{value:.3f} s" for value in row(root, kind, device))
         print(f"| {kind.upper()} | {cells} |", flush=True)
 

@@ -13,16 +13,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from labutils import evaluation, models, process, recipes, training
+from labutils import evaluation, process, training
+from labutils.recipes import Experiment
 
 INPUTS = (("fused", "beat"), ("mel", "raw"))
 
 
 def train(root: str, feature: str, axis: str, recipe: str, num_epochs: int = 0) -> tuple[float, float]:
     """Seconds of training and macro F1 on the test split."""
-    splits = recipes.genre_splits(root, feature=feature, time=axis)
-    model = models.Classifier(recipes.make_backbone("lstm", splits.train, recipe=recipe), len(splits.train.classes))
-    settings = recipes.settings("lstm", axis, recipe=recipe, num_epochs=num_epochs)
+    experiment = Experiment(root=root, recipe=recipe, num_epochs=num_epochs)
+    splits = experiment.genre_splits(feature=feature, time=axis)
+    model, settings = experiment.model("lstm", splits.train), experiment.settings("lstm", splits.train)
     start = time.perf_counter()
     training.fit(model, splits.train, splits.val, settings)
     seconds = time.perf_counter() - start

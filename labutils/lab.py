@@ -35,6 +35,14 @@ class Session:
     started: float
 
     @property
+    def experiment(self):
+        """The `recipes.Experiment` that this notebook's parameters describe."""
+        from .recipes import Experiment
+
+        given = {field.name for field in dataclasses.fields(Experiment)} & set(self.parameters)
+        return Experiment(root=self.root, device=self.device, **{name: self.parameters[name] for name in given})
+
+    @property
     def note(self) -> str:
         """The sentence that goes with every table and figure of results."""
         if self.dataset["kind"] == "procedural":
@@ -95,6 +103,7 @@ def start(notebook: str, namespace: dict) -> Session:
     lines = {
         "data": f"{dataset['name']} ({dataset['kind']}) in {_short(root)}",
         "device": f"{device}, {threads} thread{'s' * (threads > 1)}",
+        "process": "set for training: freed memory is kept, the tiniest numbers count as 0, warnings take one line",
         "software": f"Python {platform.python_version()}, torch {torch.__version__}, labutils {__version__}",
         "output": _short(output_dir),
     }

@@ -15,6 +15,7 @@ import torch
 
 from . import audio, plots, recipes
 from .data import FOLDERS, DataError, pad_collate
+from .training import device_of
 
 
 class Ensemble(NamedTuple):
@@ -39,8 +40,7 @@ class Prediction(NamedTuple):
     axes: list[str]
 
 
-def load_models(root, *, seed=0, num_seeds=2, num_epochs=0, recipe="repaired", class_mapping="auto",
-                device="cpu") -> Ensemble:  # fmt: skip
+def load_models(experiment: recipes.Experiment, num_seeds: int = 2) -> Ensemble:
     """The genre CNNs of 07, the affect CNNs of 08 and the multitask CNNs of 10, trained or from the cache.
 
     Notebook 10. They are made by the same calls as there, so what a notebook trained is not trained again.
@@ -49,25 +49,24 @@ def load_models(root, *, seed=0, num_seeds=2, num_epochs=0, recipe="repaired", c
     ------
     DataError : the data set has neither genres nor axes.
     """
-    seeds, how = range(seed, seed + num_seeds), {"recipe": recipe, "num_epochs": num_epochs, "device": device}
-    genre, affect, classes, axes, lengths = [], [], [], [], None
-    if (Path(root) / FOLDERS["affect", "raw"] / "train").is_dir():
-        train = recipes.affect_splits(root, seed=seed).train
-        axes, lengths = train.axes, train.lengths
-        affect = [[recipes.train_affect(root, "cnn", axis, seed=s, **how) for axis in axes] for s in seeds]
-        affect += [[recipes.train_affect(root, "cnn", None, seed=s, **how)] for s in seeds]
-    if (Path(root) / FOLDERS["genre", "raw"] / "train").is_dir():
-        train = recipes.genre_splits(root, seed=seed, class_mapping=class_mapping).train
-        classes, lengths = train.classes, train.lengths
-        genre = [recipes.train_genre(root, "cnn", seed=s, class_mapping=class_mapping, **how) for s in seeds]
-    if lengths is None:
-        raise DataError(f"{root}: has no training clips with raw frames; give another data set")
+    has = {task: (Path(experiment.root) / FOLDERS[task, "raw"] / "train").is_dir() for task in ("genre", "affect")}
+    genre, affect, classes, axes, seeds = [], [], [], [], experiment.seeds(num_seeds)
+    if has["affect"]:
+        train = experiment.affect_splits().train
+        axes = train.axes
+        affect = [[one.affect("cnn", axis) for axis in axes] for one in seeds] + [[one.affect("cnn")] for one in seeds]
+    if has["genre"]:
+        train = experiment.genre_splits().train
+        classes = train.classes
+        genre = [one.genre("cnn") for one in seeds]
+    if not any(has.values()):
+        raise DataError(f"{experiment.root}: has no training clips with raw frames; give another data set")
     fits = [*genre, *(fit for group in affect for fit in group)]
     return Ensemble([fit.model for fit in genre], classes, [[fit.model for fit in group] for group in affect], axes,
-                    int(np.median(lengths)), sum(not fit.loaded for fit in fits))  # fmt: skip
+                    int(np.median(train.lengths)), sum(not fit.loaded for fit in fits))  # fmt: skip
 
 
-def predict(ensemble: Ensemble, samples: np.ndarray, *, hop: float = 0.25, device="cpu") -> Prediction:
+def predict(ensemble: Ensemble, samples: np.ndarray, *, hop: float = 0.25) -> Prediction:
     """Genre probabilities and affect values of each window of a recording. Notebook 10.
 
     Parameters
@@ -85,9 +84,9 @@ def predict(ensemble: Ensemble, samples: np.ndarray, *, hop: float = 0.25, devic
     step = max(round(hop * size), 1)
     starts = np.unique(np.append(np.arange(0, max(last - step // 2, 1), step), last))  # the last to the very end
     windows = [audio.log_mel(samples[start : start + size]).T for start in starts]
-    genre = [_outputs(model, windows, device).softmax(dim=1).numpy() for model in ensemble.genre]
+    genre = [_outputs(model, windows).softmax(dim=1).numpy() for model in ensemble.genre]
     affect = [
-        np.column_stack([_outputs(model, windows, device).numpy() for model in group]) for group in ensemble.affect
+        np.column_stack([_outputs(model, windows).numpy() for model in group]) for group in ensemble.affect
     ]
     times, seconds = (starts + min(size, len(samples)) / 2) / audio.SAMPLE_RATE, len(samples) / audio.SAMPLE_RATE
     return Prediction(times, seconds, np.array(genre), ensemble.classes, np.array(affect), ensemble.axes)
@@ -127,7 +126,8 @@ def draw(found: Prediction, title: str = ""):
 
 
 @torch.inference_mode()
-def _outputs(model, windows: list[np.ndarray], device) -> torch.Tensor:
+def _outputs(model, windows: list[np.ndarray]) -> torch.Tensor:
     """Outputs of a model for windows [T, F], in batches."""
     batches = [pad_collate([(window, 0) for window in windows[i : i + 64]]) for i in range(0, len(windows), 64)]
-    return torch.cat([model(batch.x.to(device), batch.lengths.to(device)).cpu() for batch in batches])
+    batches = (batch.to(device_of(model)) for batch in batches)
+    return torch.cat([model(batch.x, batch.lengths).cpu() for batch in batches])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-import time
+
+from tqdm import tqdm
 
 DELAY = 5  # seconds of work before a bar appears
 
@@ -25,34 +26,8 @@ class _DisplayLine(io.StringIO):
         return len(text)
 
 
-class _Lines:
-    """In place of a bar: how far it is, every 15 seconds."""
-
-    def __init__(self, iterable, desc, total, unit):
-        self.iterable, self.desc, self.total, self.unit, self.n = iterable, desc, total, unit, 0
-        self.printed = time.monotonic()
-
-    def __iter__(self):
-        for item in self.iterable:
-            yield item
-            self.update()
-
-    def update(self) -> None:
-        self.n += 1
-        if time.monotonic() - self.printed > 15:
-            self.printed = time.monotonic()
-            print(f"{self.desc}: {self.n} of {self.total or len(self.iterable)} {self.unit}", flush=True)
-
-    def close(self) -> None:
-        pass
-
-
 def progress(iterable=None, *, desc: str = "", total: int | None = None, unit: str = "it"):
     """A tqdm bar with rate and remaining time that appears after five seconds of work."""
-    try:
-        from tqdm import tqdm
-    except ImportError:  # nothing that PyTorch or librosa needs brings it
-        return _Lines(iterable, desc, total, unit)
     if "ipykernel" in sys.modules:
         options = {"file": _DisplayLine(), "ncols": 88, "mininterval": 0.5}
     elif sys.stderr.isatty():

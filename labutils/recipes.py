@@ -1,20 +1,23 @@
 """The models the notebooks train, by name, in one place: data, architecture and settings (notebooks 05-10).
 
-Notebook 06 evaluates the models of 05, 09 starts from those of 07: all of them call the functions here, and the
-cache of `training.fit_or_load` makes sure that the same call trains once.
+Notebook 06 evaluates the models of 05, 09 starts from those of 07: all of them ask an `Experiment`, and the cache of
+`training.fit_or_load` makes sure that the same call trains once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from . import models
 from .data import DataError, SpectrogramDataset, check_choice, deal, stratified_split, warn_shared_groups
-from .training import Fitted, Settings, fit_or_load, freeze, predict
+from .training import Fitted, Settings, fit_or_load, predict
 
 VAL_FRACTION = 0.15  # of the training split, for early stopping; another seed, another part
 TEST_FRACTION = 0.25  # of the affect training split, where the test split has no labels; the same for all seeds
@@ -29,7 +32,8 @@ PLAIN = {"normalise": False, "dropout": 0.0}  # as in the report
 REPORT = Settings(num_epochs=50, lr=1e-3, weight_decay=1e-2, optimizer="adam", schedule="halving", grad_clip=0.0)
 # Architecture and settings by (recipe, model, time axis): "repaired" is ours in a few seconds a model, "best" takes
 # some times as long and in the end trains on the validation clips too, "report" is the report's. docs/ablation.md has
-# the evidence. The statistics beside the vector help with genres and harm affect: `train_affect` leaves them out.
+# the evidence. The statistics beside the vector help with genres and harm affect: `Experiment.backbone` leaves them
+# out there.
 RECIPES = {
     ("repaired", "lstm", "raw"): (LSTM | {"frames_per_step": 8}, Settings(num_epochs=20, lr=4e-3)),
     ("repaired", "lstm", "beat"): (LSTM, Settings(num_epochs=20, lr=4e-3)),
@@ -54,9 +58,9 @@ FINER = {("lstm", "raw"): {"frames_per_step": 4}}
 RECIPES |= {
     ("best", kind, time): (
         {**options, **FINER.get((kind, time), {})},
-        dataclasses.replace(how, batch_size=16, monitor="last", refit=True),
+        dataclasses.replace(settings, batch_size=16, monitor="last", refit=True),
     )
-    for (recipe, kind, time), (options, how) in RECIPES.items()
+    for (recipe, kind, time), (options, settings) in RECIPES.items()
     if recipe == "repaired"
 }
 
@@ -69,213 +73,201 @@ class Splits(NamedTuple):
     test: SpectrogramDataset
 
 
-def genre_splits(root, *, feature="mel", time="raw", seed=0, class_mapping="auto") -> Splits:
-    """Genre data: the training split in two by `seed`, and the data set's own test split. Notebook 04."""
-    whole, test = (
-        SpectrogramDataset(root, "genre", split, time=time, feature=feature, class_mapping=class_mapping)
-        for split in ("train", "test")
-    )
-    if len(whole.classes) < 2:
-        raise DataError(f"{root}: only one class ({whole.classes[0]}); add another genre or change class_mapping")
-    warn_shared_groups(whole, test)
-    first, second = stratified_split(whole.labels, VAL_FRACTION, seed, whole.groups)
-    return Splits(whole.subset(first), whole.subset(second), test)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One data set, one recipe, one seed: what all models of a notebook share, and the calls that make them.
 
-
-def affect_splits(root, *, feature="mel", time="raw", axis=None, seed=0, fraction=1.0, scarce=None) -> Splits:
-    """Affect data: the labelled test split where there is one, else a quarter of the training split held out.
-
-    Notebook 08. `axis`: one axis or None for all; `fraction`: share of the training clips to use (notebook 09), or,
-    where `scarce` names an axis, share of them that keep their label of this axis: the others get NaN (notebook 10).
-    The held-out quarter is the same for every seed, axis and feature, so that all models meet the same clips.
+    Notebook 05. `session.experiment` is made of a notebook's parameters. The same call trains once: what it makes
+    comes from the cache of `training.fit_or_load` from then on. In every call, `changes` override options of the
+    backbone, such as hidden=32 or pooling="last", or of the `Settings`, such as lr or num_epochs.
 
     Raises
     ------
-    DataError : an axis that the data set does not have.
+    DataError : a recipe or a class mapping that does not exist.
     """
-    options = {"time": time, "feature": feature, "axis": axis}
-    whole, test = (SpectrogramDataset(root, "affect", split, **options) for split in ("train", "test"))
-    every_axis = SpectrogramDataset(root, "affect", "train", time=time).labels
-    if test.labelled:
+
+    root: str | Path  # the data set
+    recipe: str = "repaired"
+    seed: int = 0  # of the train/validation split, the initial weights, shuffling and dropout
+    num_epochs: int = 0  # of each model, at most; 0: the recipe's own
+    class_mapping: str | dict = "auto"  # see `SpectrogramDataset`
+    device: str = "cpu"
+
+    def __post_init__(self):
+        check_choice("recipe", self.recipe, {recipe for recipe, _, _ in RECIPES})
+
+    def but(self, **changes) -> Experiment:
+        """The same experiment with other fields. Notebook 05."""
+        return dataclasses.replace(self, **changes)
+
+    def seeds(self, count: int) -> list[Experiment]:
+        """The same experiment `count` times, with the seeds seed, seed + 1, ... Notebook 05."""
+        return [self.but(seed=self.seed + i) for i in range(count)]
+
+    def genre_splits(self, *, feature="mel", time="raw") -> Splits:
+        """Genre data: the training split in two by the seed, and the data set's own test split. Notebook 04.
+
+        Raises
+        ------
+        DataError : the data set has one class only.
+        """
+        options = {"time": time, "feature": feature, "class_mapping": self.class_mapping}
+        whole, test = (SpectrogramDataset(self.root, "genre", split, **options) for split in ("train", "test"))
+        if len(whole.classes) < 2:
+            found = whole.classes[0]
+            raise DataError(f"{self.root}: only one class ({found}); add another genre or change class_mapping")
         warn_shared_groups(whole, test)
-    else:
-        rest, held_out = stratified_split(every_axis, TEST_FRACTION, groups=whole.groups)
-        whole, test, every_axis = whole.subset(rest), whole.subset(held_out), every_axis[rest]
-    first, second = stratified_split(every_axis, VAL_FRACTION, seed, whole.groups)
-    train, val = whole.subset(first), whole.subset(second)
-    if fraction < 1:
-        rest, kept = stratified_split(every_axis[first], fraction, seed, train.groups)
-        if scarce:
-            column = train.axes.index(check_choice("scarce", scarce, train.axes))
-            train.labels[rest, column] = np.nan  # a copy: `subset` takes rows
+        first, second = stratified_split(whole.labels, VAL_FRACTION, self.seed, whole.groups)
+        return Splits(whole.subset(first), whole.subset(second), test)
+
+    def affect_splits(self, axis=None, *, feature="mel", time="raw", fraction=1.0) -> Splits:
+        """Affect data: the labelled test split where there is one, else a quarter of the training split held out.
+
+        Notebook 08. The held-out quarter is the same for every seed, axis and feature: all models meet the same clips.
+
+        Parameters
+        ----------
+        axis : one axis, or None for all.
+        fraction : share in (0, 1] of the training clips that keep their labels (notebook 09), or {axis: share}: that
+            keep the label of this axis, NaN without it (notebook 10). Clips without any label are left out.
+
+        Raises
+        ------
+        DataError : an axis that the data set does not have.
+        """
+        options = {"time": time, "feature": feature, "axis": axis}
+        whole, test = (SpectrogramDataset(self.root, "affect", split, **options) for split in ("train", "test"))
+        every_axis = SpectrogramDataset(self.root, "affect", "train", time=time).labels
+        if test.labelled:
+            warn_shared_groups(whole, test)
         else:
-            train = train.subset(kept)
-    return Splits(train, val, test)
+            rest, held_out = stratified_split(every_axis, TEST_FRACTION, groups=whole.groups)
+            whole, test, every_axis = whole.subset(rest), whole.subset(held_out), every_axis[rest]
+        first, second = stratified_split(every_axis, VAL_FRACTION, self.seed, whole.groups)
+        train, val = whole.subset(first), whole.subset(second)
+        shares = fraction if isinstance(fraction, dict) else dict.fromkeys(train.axes, fraction)
+        labels = train.labels.reshape(len(train), -1)  # a view of a copy: `subset` takes rows
+        for name, share in shares.items():
+            if share < 1:
+                rest, _ = stratified_split(every_axis[first], share, self.seed, train.groups)
+                labels[rest, train.axes.index(check_choice("axis", name, train.axes))] = np.nan
+        return Splits(train.subset(np.flatnonzero(~np.isnan(labels).all(axis=1))), val, test)
 
+    def backbone(self, kind: str, clips: SpectrogramDataset, **changes):
+        """A backbone for these clips by name ("lstm", "cnn", "ast"), its weights drawn by the seed. Notebook 05.
 
-def training_clips(splits: Splits, how: Settings) -> SpectrogramDataset:
-    """The clips that the final model sees: with `refit` the validation clips too. Notebook 06."""
-    return splits.train.joined(splits.val) if how.refit else splits.train
+        For affect it has no statistics beside its vector, and repaired CNNs see coarser frames and bands, in a third
+        of the time (notebook 08).
+        """
+        options = _recipe(self.recipe, kind, clips.time)[0]
+        if clips.task == "affect":
+            coarse = (self.recipe, kind, clips.time) == ("repaired", "cnn", "raw")
+            options = options | {"statistics": False} | ({"frames_per_step": 8, "bands_per_step": 4} if coarse else {})
+        torch.manual_seed(self.seed)
+        backbone = BACKBONES[kind](clips.num_features, **{**options, **changes})
+        # convolutions train 1.5 times as fast in this order of memory; nothing else changes
+        return backbone.to(self.device, memory_format=torch.channels_last)
 
+    def model(self, kind: str, clips: SpectrogramDataset, **changes):
+        """An untrained model for these clips: a classifier, or a regressor of one axis or of all. Notebook 05."""
+        backbone = self.backbone(kind, clips, **changes)
+        if clips.task == "genre":
+            model = models.Classifier(backbone, len(clips.classes))
+        elif clips.labels.ndim == 1:
+            model = models.Regressor(backbone)
+        else:
+            model = models.MultitaskRegressor(backbone, len(clips.axes))
+        return model.to(self.device)
 
-def make_backbone(kind: str, dataset: SpectrogramDataset, *, recipe="repaired", seed=0, **changes):
-    """A backbone by name ("lstm", "cnn", "ast"), its weights drawn by `seed`; `changes` override its options.
+    def settings(self, kind: str, clips: SpectrogramDataset, **changes) -> Settings:
+        """How a model of this kind is trained on these clips. Notebook 05.
 
-    Notebook 05.
-    """
-    torch.manual_seed(seed)
-    backbone = BACKBONES[kind](dataset.num_features, **{**_recipe(recipe, kind, dataset.time)[0], **changes})
-    return backbone.to(memory_format=torch.channels_last)  # convolutions train 1.5 times as fast, nothing else changes
+        Where neither the experiment nor `changes` say how many epochs: the recipe's own, for affect twice as many
+        with "best"; less where a "repaired" model then sees `ENOUGH_CLIPS` clips.
+        """
+        own = _recipe(self.recipe, kind, clips.time)[1]
+        num_epochs = self.num_epochs or own.num_epochs
+        if not self.num_epochs and self.recipe == "best" and clips.task == "affect":
+            num_epochs = 2 * own.num_epochs
+        if not self.num_epochs and self.recipe == "repaired":
+            num_epochs = min(num_epochs, max(MIN_EPOCHS, -(-ENOUGH_CLIPS[clips.task] // len(clips))))
+        return dataclasses.replace(own, **{"seed": self.seed, "num_epochs": num_epochs, **changes})
 
+    def training_clips(self, kind: str, splits: Splits) -> SpectrogramDataset:
+        """The clips that a final model sees: where the recipe says `refit`, the validation clips too. Notebook 06."""
+        return splits.train.joined(splits.val) if self.settings(kind, splits.train).refit else splits.train
 
-def settings(kind: str, time: str, *, recipe="repaired", seed=0, num_epochs=0, **changes) -> Settings:
-    """The training settings of a recipe; `num_epochs` 0 keeps the recipe's own. Notebook 05."""
-    if num_epochs:
-        changes["num_epochs"] = num_epochs
-    return dataclasses.replace(_recipe(recipe, kind, time)[1], seed=seed, **changes)
+    def genre(self, kind: str, *, feature="mel", time="raw", **changes) -> Fitted:
+        """A genre classifier, trained or from the cache. Notebooks 05 and 07."""
+        splits = self.genre_splits(feature=feature, time=time)
+        return self._train(f"{kind}.{feature}_{time}", kind, splits, changes)
 
+    def affect(self, kind: str, axis=None, *, feature="mel", time="raw", fraction=1.0, weights=None,
+               **changes) -> Fitted:  # fmt: skip
+        """A regressor of one axis, or of all with a head each, trained or from the cache. Notebooks 08 and 10.
 
-def settings_for(kind: str, train_set: SpectrogramDataset, *, recipe="repaired", num_epochs=0, **changes) -> Settings:
-    """The settings of a recipe for this many clips: what `train_genre` and `train_affect` use. Notebook 08.
-
-    `num_epochs` 0: the recipe's own, for affect twice as many with "best"; less where a "repaired" model then sees
-    `ENOUGH_CLIPS` clips.
-    """
-    how = settings(kind, train_set.time, recipe=recipe, num_epochs=num_epochs, **changes)
-    if num_epochs or "num_epochs" in changes or recipe == "report":
-        return how
-    if recipe == "best":
-        return dataclasses.replace(how, num_epochs=how.num_epochs * (2 if train_set.task == "affect" else 1))
-    enough = max(MIN_EPOCHS, -(-ENOUGH_CLIPS[train_set.task] // len(train_set)))
-    return dataclasses.replace(how, num_epochs=min(how.num_epochs, enough))
-
-
-def train_genre(root, kind: str, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
-                class_mapping="auto", device="cpu", **changes) -> Fitted:  # fmt: skip
-    """A genre classifier, trained or from the cache. Notebooks 05 and 07.
-
-    `changes` override options of the backbone, such as hidden=32 or pooling="last", or of the `Settings`, such as lr.
-    """
-    splits = genre_splits(root, feature=feature, time=time, seed=seed, class_mapping=class_mapping)
-    trained, built = _apart(changes)
-    how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **trained)
-
-    def make_model():
-        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **built)
-        return models.Classifier(backbone, len(splits.train.classes)), None
-
-    return _train(f"{kind}.{feature}_{time}", make_model, splits, how, device)
-
-
-def affect_options(recipe: str, kind: str, time: str, start=None) -> dict:
-    """What affect models change in the backbone of a recipe. Notebook 08.
-
-    They have no statistics, and repaired CNNs see coarser frames and bands, in a third of the time; those that start
-    from a genre classifier `start` are built as it is.
-    """
-    if start is not None:
-        same = ("frames_per_step", "bands_per_step") if kind == "cnn" else ("frames_per_step",)
-        return {"statistics": start.backbone.statistics is not None} | {k: getattr(start.backbone, k) for k in same}
-    coarse = {"frames_per_step": 8, "bands_per_step": 4} if (recipe, kind, time) == ("repaired", "cnn", "raw") else {}
-    return {"statistics": False, **coarse}
-
-
-def train_affect(root, kind: str, axis=None, *, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
-                 fraction=1.0, scarce=None, start=None, frozen=False, weights=None, device="cpu",
-                 **changes) -> Fitted:  # fmt: skip
-    """A regressor of one axis, or of all with a head each, trained or from the cache. Notebooks 08-10.
-
-    Parameters
-    ----------
-    axis : axis name; None: all axes, with the `weights` [A] of their losses (default: all 1), or with "learned" ones.
-    fraction, scarce : see `affect_splits`.   start : a genre classifier whose backbone to start from.
-    frozen : keep the backbone as it is and train the head only.
-    num_epochs : see `settings_for`.   changes : see `train_genre`.
-    """
-    splits = affect_splits(root, feature=feature, time=time, axis=axis, seed=seed, fraction=fraction, scarce=scarce)
-    trained, built = _apart(changes)
-    how = settings_for(kind, splits.train, recipe=recipe, seed=seed, num_epochs=num_epochs, **trained)
-    built = affect_options(recipe, kind, time, start) | built
-
-    def make_model():
-        backbone = make_backbone(kind, splits.train, recipe=recipe, seed=seed, **built)
-        if start is not None:
-            backbone.load_state_dict(start.backbone.state_dict())
-        if frozen:
-            freeze(backbone)
-        if axis is not None:
-            return models.Regressor(backbone), None
-        model = models.MultitaskRegressor(backbone, len(splits.train.axes))
+        `axis`, `fraction`: see `affect_splits`. `weights`: of the axes' losses [A], default all 1, or "learned".
+        """
+        splits = self.affect_splits(axis, feature=feature, time=time, fraction=fraction)
+        loss = nn.MSELoss
         if isinstance(weights, str):
             check_choice("weights", weights, ("learned",))
-            return model, models.UncertaintyLoss(np.nanvar(splits.train.labels, axis=0))
-        return model, models.MultitaskLoss(weights or [1.0] * len(splits.train.axes))
+            loss = partial(models.UncertaintyLoss, np.nanvar(splits.train.labels, axis=0))
+        elif axis is None:
+            loss = partial(models.MultitaskLoss, weights or [1.0] * len(splits.train.axes))
+        return self._train(f"{kind}.{axis or 'multitask'}", kind, splits, changes, loss)
 
-    return _train(f"{kind}.{axis or 'multitask'}", make_model, splits, how, device)
+    def _train(self, name: str, kind: str, splits: Splits, changes: dict, loss=nn.CrossEntropyLoss) -> Fitted:
+        """Fit on the training part, watched on the validation part; then, with `refit`, once more on both together.
 
+        The second model is trained for as many epochs as were good for the first one; the history is the first one's.
+        """
+        trained, built = _sort(changes)
+        settings = self.settings(kind, splits.train, **trained)
 
-def _apart(changes: dict) -> tuple[dict, dict]:
-    """Changes of the settings and changes of the backbone's options, told apart by their names."""
-    ours = {field.name for field in dataclasses.fields(Settings)}
-    return {k: v for k, v in changes.items() if k in ours}, {k: v for k, v in changes.items() if k not in ours}
+        def fit(clips, **options):
+            model, how = self.model(kind, splits.train, **built), dataclasses.replace(settings, **options)
+            return fit_or_load(name, model, clips, splits.val, how, loss_function=loss())
 
+        fitted = fit(splits.train, refit=False)
+        if not settings.refit:
+            return fitted
+        final = fit(splits.train.joined(splits.val), monitor="last", num_epochs=fitted.best["epoch"])
+        seconds, loaded = fitted.seconds + final.seconds, fitted.loaded and final.loaded
+        return dataclasses.replace(final, history=fitted.history, seconds=seconds, loaded=loaded)
 
-def _train(name: str, make_model, splits: Splits, how: Settings, device) -> Fitted:
-    """Fit on the training part, watched on the validation part; then, with `refit`, once more on both together.
+    def cross_validate(self, kind: str, *, axis=None, feature="mel", time="raw", num_folds=5, num_repeats=2,
+                       **changes):  # fmt: skip
+        """Predictions of the training clips by models that did not train on them: repeated k-fold cross-validation.
 
-    The second model is trained for as many epochs as were good for the first one; the history is the first one's.
-    """
-    first = dataclasses.replace(how, refit=False)
-    model, loss = make_model()
-    fitted = fit_or_load(name, model, splits.train, splits.val, first, loss_function=loss, device=device)
-    if not how.refit:
-        return fitted
-    again = dataclasses.replace(how, monitor="last", num_epochs=fitted.best["epoch"])
-    model, loss = make_model()
-    clips = training_clips(splits, how)
-    final = fit_or_load(name, model, clips, splits.val, again, loss_function=loss, device=device)
-    seconds = fitted.seconds + final.seconds
-    loaded = fitted.loaded and final.loaded
-    return dataclasses.replace(fitted, model=final.model, loss=final.loss, seconds=seconds, loaded=loaded)
+        Notebook 05. The way to compare recipes: it uses every training clip and no test clip. In each repeat the clips
+        are dealt into `num_folds` parts of the same mix of labels, and each part is predicted by a model trained on
+        the rest, to its last epoch.
 
-
-def cross_validate(root, kind: str, *, axis=None, feature="mel", time="raw", recipe="repaired", seed=0, num_epochs=0,
-                   num_folds=5, num_repeats=2, class_mapping="auto", device="cpu", **changes):  # fmt: skip
-    """Predictions of the training clips by models that did not train on them: repeated k-fold cross-validation.
-
-    Notebook 05. The way to compare recipes: it uses every training clip and no test clip. In each repeat the clips
-    are dealt into `num_folds` parts of the same mix of labels, and each part is predicted by a model trained on the
-    rest, to its last epoch. `changes`: see `train_genre`.
-
-    Returns
-    -------
-    labels : [N].   predictions : one row per repeat, logits [R, N, C] or values [R, N].
-    """
-    task = "genre" if axis is None else "affect"
-    options = {"time": time, "feature": feature, "axis": axis, "class_mapping": class_mapping}
-    clips = SpectrogramDataset(root, task, **options)
-    trained, built = _apart(changes)
-    if axis is not None:
-        built = affect_options(recipe, kind, time) | built
-    repeats = []
-    for repeat in range(num_repeats):
-        fold_of = deal(clips.labels, num_folds, seed + repeat, clips.groups)
-        outputs = {}  # by clip
-        for fold in range(num_folds):
-            rest, held_out = (np.flatnonzero(part) for part in (fold_of != fold, fold_of == fold))
-            train, test = clips.subset(rest), clips.subset(held_out)
-            number = seed + repeat * num_folds + fold
-            how = settings_for(kind, train, recipe=recipe, seed=number, num_epochs=num_epochs, **trained)
-            how = dataclasses.replace(how, monitor="last", refit=False)
-            backbone = make_backbone(kind, train, recipe=recipe, seed=number, **built)
-            model = models.Regressor(backbone) if axis else models.Classifier(backbone, len(clips.classes))
-            model = fit_or_load(f"{kind}.fold", model, train, test, how, device=device).model
-            outputs |= zip(held_out, predict(model, test, device=device))
-        repeats.append([outputs[i] for i in range(len(clips))])
-    return clips.labels, np.array(repeats, np.float32)
+        Returns
+        -------
+        labels : [N].   predictions : one row per repeat, logits [R, N, C] or values [R, N].
+        """
+        task = "genre" if axis is None else "affect"
+        options = {"time": time, "feature": feature, "axis": axis, "class_mapping": self.class_mapping}
+        clips = SpectrogramDataset(self.root, task, **options)
+        trained, built = _sort(changes | {"monitor": "last", "refit": False})
+        repeats = []
+        for repeat in range(num_repeats):
+            fold_of = deal(clips.labels, num_folds, self.seed + repeat, clips.groups)
+            outputs = {}  # by clip
+            for fold in range(num_folds):
+                one = self.but(seed=self.seed + repeat * num_folds + fold)
+                rest, held_out = (np.flatnonzero(part) for part in (fold_of != fold, fold_of == fold))
+                train, test = clips.subset(rest), clips.subset(held_out)
+                model = one.model(kind, train, **built)
+                model = fit_or_load(f"{kind}.fold", model, train, test, one.settings(kind, train, **trained)).model
+                outputs |= zip(held_out, predict(model, test))
+            repeats.append([outputs[i] for i in range(len(clips))])
+        return clips.labels, np.array(repeats, np.float32)
 
 
-def solve_head(model: models.Regressor, dataset: SpectrogramDataset, *, device="cpu") -> models.Regressor:
+def solve_head(model: models.Regressor, dataset: SpectrogramDataset) -> models.Regressor:
     """Give a regressor the best linear head for its backbone as it is, and return it. Notebook 09.
 
     Ridge regression (Hoerl and Kennard, 1970) of the labels [N] on the backbone's outputs [N, D] in evaluation mode,
@@ -284,7 +276,7 @@ def solve_head(model: models.Regressor, dataset: SpectrogramDataset, *, device="
     from sklearn.linear_model import RidgeCV
     from sklearn.preprocessing import StandardScaler
 
-    outputs = predict(model.backbone, dataset, device=device)
+    outputs = predict(model.backbone, dataset)
     scaler = StandardScaler().fit(outputs)
     ridge = RidgeCV(np.logspace(0, 5, 11)).fit(scaler.transform(outputs), dataset.labels)
     slopes = ridge.coef_ / scaler.scale_
@@ -297,5 +289,11 @@ def solve_head(model: models.Regressor, dataset: SpectrogramDataset, *, device="
 def _recipe(recipe: str, kind: str, time: str):
     if (recipe, kind, time) not in RECIPES:
         valid = "; ".join(" ".join(key) for key in RECIPES)
-        raise ValueError(f"there is no recipe {recipe!r} for {kind!r} on {time!r} data; there are: {valid}")
+        raise DataError(f"there is no recipe {recipe!r} for {kind!r} on {time!r} data; there are: {valid}")
     return RECIPES[recipe, kind, time]
+
+
+def _sort(changes: dict) -> tuple[dict, dict]:
+    """Changes of the settings and changes of the backbone's options, told apart by their names."""
+    ours = {field.name for field in dataclasses.fields(Settings)}
+    return {k: v for k, v in changes.items() if k in ours}, {k: v for k, v in changes.items() if k not in ours}

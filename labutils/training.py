@@ -95,6 +95,11 @@ def clip_statistics(dataset: SpectrogramDataset) -> np.ndarray:
     return np.concatenate([models.pooled_statistics(b.x, b.lengths).numpy() for b in loader(dataset, 64)])
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the weights of a model lie. Notebook 05."""
+    return next(model.parameters()).device
+
+
 def default_loss(dataset: SpectrogramDataset) -> nn.Module:
     """Cross-entropy for genres, mean squared error for affect values. Notebook 05."""
     return nn.CrossEntropyLoss() if dataset.task == "genre" else nn.MSELoss()
@@ -145,8 +150,9 @@ def train_step(model: nn.Module, batch, loss_function: nn.Module, optimizer, gra
     return loss.item()
 
 
-def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_function=None, device="cpu",
-        desc="training") -> list[dict]:  # fmt: skip
+def fit(
+    model, train_set, val_set, settings: Settings = Settings(), *, loss_function=None, desc="training"
+) -> list[dict]:
     """Train until the validation score stops rising, and leave the best epoch's weights in `model`.
 
     Notebook 05.
@@ -168,8 +174,8 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
     """
     torch.manual_seed(settings.seed)
     fit_normalisation(model, train_set)
-    model.to(device)
-    if torch.device(device).type == "cuda":
+    device = device_of(model)
+    if device.type == "cuda":
         train_set, val_set = train_set.keep_on(device), val_set.keep_on(device)
     loss_function = (loss_function or default_loss(train_set)).to(device)
     batches = loader(train_set, settings.batch_size, shuffle=True, seed=settings.seed)
@@ -185,7 +191,7 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
             loss = train_step(model, batch.to(device), loss_function, optimizer, settings.grad_clip)
             schedule.step()
             total += loss * len(batch.y)
-        val_loss, val_score = validate(model, val_set, loss_function, settings.monitor, device)
+        val_loss, val_score = validate(model, val_set, loss_function, settings.monitor)
         if settings.monitor == "last":
             val_score = epoch
         row = {"epoch": epoch, "train_loss": total / len(train_set), "val_loss": val_loss, "val_score": val_score}
@@ -204,36 +210,36 @@ def fit(model, train_set, val_set, settings: Settings = Settings(), *, loss_func
     return history
 
 
-def validate(model, dataset, loss_function, monitor: str = "loss", device="cpu") -> tuple[float, float]:
+def validate(model, dataset, loss_function, monitor: str = "loss") -> tuple[float, float]:
     """Loss and score (higher is better) on a data set, in evaluation mode. Notebook 05."""
-    outputs = predict(model, dataset, device=device)
-    labels = dataset.labels
-    loss = loss_function(torch.from_numpy(outputs).to(device), torch.from_numpy(labels).to(device)).item()
+    outputs, labels = predict(model, dataset), dataset.labels
+    loss = loss_function(*(torch.from_numpy(values).to(device_of(model)) for values in (outputs, labels))).item()
     return loss, MONITORS[check_choice("monitor", monitor, MONITORS)](labels, outputs, loss)
 
 
 @torch.inference_mode()
-def predict(model, dataset, *, batch_size: int = 64, device="cpu") -> np.ndarray:
+def predict(model, dataset, *, batch_size: int = 64) -> np.ndarray:
     """Outputs for all clips in order: logits [N, C] or values [N] or [N, A]. Notebook 06.
 
     Evaluation mode: dropout off, batch norm with its running statistics.
     """
-    model.to(device).eval()
+    model.eval()
     order = np.argsort(dataset.lengths, kind="stable")  # clips of like length share a batch: little padding
-    batches = (batch.to(device) for batch in loader(dataset.subset(order), batch_size))
+    batches = (batch.to(device_of(model)) for batch in loader(dataset.subset(order), batch_size))
     outputs = torch.cat([model(batch.x, batch.lengths) for batch in batches]).cpu().numpy()
     return outputs[np.argsort(order)]
 
 
-def overfit_batch(model, dataset, settings: Settings = Settings(), *, num_batches=3, num_steps=120, loss_function=None,
-                  device="cpu") -> np.ndarray:  # fmt: skip
+def overfit_batch(
+    model, dataset, settings: Settings = Settings(), *, num_batches=3, num_steps=120, loss_function=None
+) -> np.ndarray:
     """Train on the same few batches again and again; a sound model and loop drive the loss to about 0. Notebook 05.
 
     Dropout and weight decay are off: nothing should stand in the way. Returns the loss of each step, float [steps].
     """
     torch.manual_seed(settings.seed)
     fit_normalisation(model, dataset)
-    model.to(device)
+    device = device_of(model)
     optimizer = make_optimizer(model, dataclasses.replace(settings, weight_decay=0.0))
     loss_function = (loss_function or default_loss(dataset)).to(device)
     batches = loader(dataset, settings.batch_size, shuffle=True, seed=settings.seed)
@@ -246,8 +252,9 @@ def overfit_batch(model, dataset, settings: Settings = Settings(), *, num_batche
     return np.array([train_step(model, batch, loss_function, optimizer, settings.grad_clip) for batch in rounds])
 
 
-def fit_or_load(name: str, model, train_set, val_set, settings: Settings = Settings(), *, loss_function=None,
-                device="cpu") -> Fitted:  # fmt: skip
+def fit_or_load(
+    name: str, model, train_set, val_set, settings: Settings = Settings(), *, loss_function=None
+) -> Fitted:
     """`fit`, or the same fit from the cache of trained models.
 
     Notebook 05. The key is the content of data, model (with its initial weights), settings and training code:
@@ -257,19 +264,19 @@ def fit_or_load(name: str, model, train_set, val_set, settings: Settings = Setti
     path = home() / "models" / f"{name}-{_key(model, train_set, val_set, settings, loss_function)}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        saved = _load(path, device)
+        saved = _load(path, device_of(model))
         loaded = saved is not None
         if not loaded:
             start = time.perf_counter()
             desc = f"{name}, seed {settings.seed}"
-            history = fit(model, train_set, val_set, settings, loss_function=loss_function, device=device, desc=desc)
+            history = fit(model, train_set, val_set, settings, loss_function=loss_function, desc=desc)
             seconds = time.perf_counter() - start
             saved = {"weights": model.state_dict(), "loss": loss_function.state_dict()}
             saved |= {"history": history, "seconds": seconds}
             with whole_file(path) as part:
                 torch.save(saved, part)
-    model.to(device).load_state_dict(saved["weights"])
-    loss_function.to(device).load_state_dict(saved["loss"])
+    model.load_state_dict(saved["weights"])
+    loss_function.to(device_of(model)).load_state_dict(saved["loss"])
     return Fitted(model.eval(), loss_function, saved["history"], saved["seconds"], loaded)
 
 

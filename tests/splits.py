@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from labutils import data, recipes, training
+from labutils import data, training
 from labutils.corpus import build, demo
+from labutils.recipes import Experiment
 
 
 def write_labels(root: Path, size: str) -> None:
@@ -40,16 +41,16 @@ def ids(splits) -> list:
 def hashes(root: Path, size: str) -> dict[str, str]:
     """Hash by what it is of."""
     genre, affect = (data.SpectrogramDataset(root, task) for task in ("genre", "affect"))
-    every = {"fraction": 0.5, "scarce": affect.axes[-1]}
-    scarce = [recipes.affect_splits(root, seed=seed, **every).train.labels for seed in range(3)]
+    seeds, few = Experiment(root=root).seeds(5), {affect.axes[-1]: 0.5}
+    scarce = [one.affect_splits(fraction=few).train.labels for one in seeds[:3]]
     return {
         "plan": digest(demo.plan(size).to_csv()),
         "labels": digest(genre.ids, genre.labels.tolist(), affect.ids, affect.labels.tolist()),
         "groups": digest(genre.groups.tolist(), affect.groups.tolist()),
-        "genre": digest([ids(recipes.genre_splits(root, seed=seed)) for seed in range(5)]),
-        "affect": digest([ids(recipes.affect_splits(root, seed=seed)) for seed in range(5)]),
+        "genre": digest([ids(one.genre_splits()) for one in seeds]),
+        "affect": digest([ids(one.affect_splits()) for one in seeds]),
         **{
-            f"affect {share}": digest([ids(recipes.affect_splits(root, seed=s, fraction=share)) for s in range(5)])
+            f"affect {share}": digest([ids(one.affect_splits(fraction=share)) for one in seeds])
             for share in (0.1, 0.15, 0.25, 0.5)
         },
         "scarce": digest([np.isnan(labels).tolist() for labels in scarce]),

@@ -200,11 +200,12 @@ def predict(files, data, out):
     import matplotlib
 
     from ..lab import choose_device, find_data
+    from ..recipes import Experiment
     from .predict import predict_files
 
     matplotlib.use("Agg")  # figures go to files only
     device, _ = choose_device()
-    return 1 if predict_files(files, find_data(data), out, device=device) else 0
+    return 1 if predict_files(files, Experiment(root=find_data(data), device=device), out) else 0
 
 
 @labutils.group("publish", no_args_is_help=False, epilog=PUBLISH_EXAMPLES)

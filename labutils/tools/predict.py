@@ -7,15 +7,16 @@ from pathlib import Path
 
 from .. import audio, plots, prediction
 from ..data import provenance
+from ..recipes import Experiment
 
 
-def predict_files(files, root, out, *, device="cpu", **options) -> int:
+def predict_files(files, experiment: Experiment, out, num_seeds: int = 2) -> int:
     """Print a table for each audio file and draw its figure in the folder `out`; returns how many files failed.
 
-    Notebook 10. A file that cannot be used is named on stderr with the reason, and the others go on. `options` are
-    those of `load_models`.
+    Notebook 10. A file that cannot be used is named on stderr with the reason, and the others go on.
+    `experiment`, `num_seeds`: which models, see `load_models`.
     """
-    paths, record, ensemble, failed = [Path(file) for file in files], provenance(root), None, 0
+    paths, record, ensemble, failed = [Path(file) for file in files], provenance(experiment.root), None, 0
     note = f"models trained on {record['name']}"
     if record["kind"] == "procedural":
         note = "models trained on procedural music: what they say of real music means nothing"
@@ -29,10 +30,10 @@ def predict_files(files, root, out, *, device="cpu", **options) -> int:
             failed += 1
             continue
         if ensemble is None:
-            print(f"Models of {root}: from the cache, or trained now where it has none ...", flush=True)
-            ensemble = prediction.load_models(root, device=device, **options)
+            print(f"Models of {experiment.root}: from the cache, or trained now where it has none ...", flush=True)
+            ensemble = prediction.load_models(experiment, num_seeds)
             print(f"{ensemble.trained} models trained now; {note}", flush=True)
-        found = prediction.predict(ensemble, samples, device=device)
+        found = prediction.predict(ensemble, samples)
         same = sum(earlier.name == path.name for earlier in paths[:i])  # from another folder
         figure = Path(out) / f"{path.name}{f'-{same + 1}' if same else ''}.png"
         plots.save(prediction.draw(found, f"{path.name} ({note})"), figure)

@@ -26,7 +26,8 @@ from nbformat.v4 import new_code_cell
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
-PREINSTALLED = ("torch", "librosa", "numpy", "pandas", "matplotlib", "seaborn", "scikit-learn", "scipy", "ipykernel")
+PREINSTALLED = ("torch", "librosa", "numpy", "pandas", "matplotlib", "seaborn", "scikit-learn", "scipy", "tqdm",
+                "ipykernel")  # fmt: skip
 # Run by the kernel's namespace of its own: all of / as it is, and the data set, read-only, where Kaggle has it.
 MOUNT = """
 set -e

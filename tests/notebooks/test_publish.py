@@ -65,7 +65,7 @@ def test_a_bundle_runs_in_an_empty_folder_with_what_is_preinstalled(name, data, 
 @pytest.mark.parametrize(("code", "error"), [
     ("import yaml", "ModuleNotFoundError"),
     ("import papermill.cli", "ModuleNotFoundError"),
-    ("import tqdm", "ModuleNotFoundError"),
+    ("import ruff", "ModuleNotFoundError"),
     ("import urllib.request as r; r.urlopen('http://localhost:9')", "the network is closed"),
     ("import socket; socket.create_connection(('127.0.0.1', 9))", "the network is closed"),
     ("open({inside!r}, 'w')", "PermissionError"),

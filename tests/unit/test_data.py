@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import fused, write_layout
 
-from labutils import data, recipes, store, training
+from labutils import data, store, training
 from labutils.data import DataError, DataWarning, SpectrogramDataset
+from labutils.recipes import Experiment
 from labutils.tools import info
 
 RAW, BEAT = "fma_genre_spectrograms", "fma_genre_spectrograms_beat"
@@ -297,7 +298,7 @@ def test_a_broken_table_of_groups_names_itself(layout, text, message):
 
 def test_groups_are_whole_in_every_split_and_fold(layout):
     root = two_excerpts_each(layout)
-    for splits in (recipes.genre_splits(root, seed=1), recipes.affect_splits(root, fraction=0.5)):
+    for splits in (Experiment(root=root, seed=1).genre_splits(), Experiment(root=root).affect_splits(fraction=0.5)):
         parts = [set(part.groups) for part in splits]
         assert all(parts) and not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
     for labels in (np.arange(60) % 3, np.linspace(0, 1, 60)):
@@ -320,7 +321,7 @@ def test_clips_without_groups_are_dealt_like_cards():
 def test_a_group_in_train_and_test_is_warned_of(layout):
     (layout / "groups.csv").write_text("Id,group\n100,x\n500,x\n101,y\n102,y\n")
     with pytest.warns(DataWarning, match="1 groups with clips in train and test, the first: .*: x; move it"):
-        recipes.genre_splits(layout)
+        Experiment(root=layout).genre_splits()
     assert "problem: 1 groups have clips in train and in test, the first: x" in info.describe(layout)
 
 

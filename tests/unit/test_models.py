@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from labutils import models, recipes, training
+from labutils import models, training
+from labutils.recipes import Experiment
 
 LENGTHS = [[9, 5, 1, 7], [6, 6, 6], [1], [12, 3]]
 BACKBONES = [
@@ -166,7 +167,7 @@ def options_of(backbone):
 
 @pytest.mark.parametrize("backbone", [models.LSTMBackbone, models.CNNBackbone, models.ASTBackbone])
 def test_models_that_differ_in_any_option_have_different_keys(backbone, layout):
-    clips = recipes.genre_splits(layout).train
+    clips = Experiment(root=layout).genre_splits().train
 
     def key(**changes):
         torch.manual_seed(0)

@@ -124,7 +124,8 @@ def test_every_way_of_an_epoch_takes_the_steps_that_it_says(layout, monkeypatch)
     counted = []
     monkeypatch.setattr(epoch, "seconds", steps)
     monkeypatch.setattr(training, "train_step", step)
-    clips = len(epoch.recipes.genre_splits(layout).train)
-    settings = epoch.recipes.settings("cnn", "raw")
+    experiment = epoch.Experiment(root=layout)
+    train = experiment.genre_splits().train
+    clips, settings = len(train), experiment.settings("cnn", train)
     few, many = -(-clips // settings.batch_size), -(-clips // (4 * settings.batch_size))
     assert epoch.row(str(layout), "cnn", "cpu") == [few, few, 0, few, many] and len(epoch.COLUMNS) == 5

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from labutils import audio, prediction, recipes
+from labutils import audio, prediction
+from labutils.recipes import Experiment
 from labutils.tools.cli import main
 
 RATE = audio.SAMPLE_RATE
@@ -18,15 +19,15 @@ def noise(seconds, seed=0):
 
 @pytest.fixture
 def ensemble(layout):
-    return prediction.load_models(layout, num_seeds=2, num_epochs=1)
+    return prediction.load_models(Experiment(root=layout, num_epochs=1))
 
 
 def test_the_models_are_those_of_the_cache_and_windows_are_as_long_as_training_clips(layout, ensemble):
     assert (
         ensemble.trained == 8 and len(ensemble.genre) == 2 and [len(group) for group in ensemble.affect] == [2, 2, 1, 1]
     )
-    assert prediction.load_models(layout, num_seeds=2, num_epochs=1).trained == 0
-    assert ensemble.num_frames == int(np.median(recipes.genre_splits(layout).train.lengths))
+    assert prediction.load_models(Experiment(root=layout, num_epochs=1)).trained == 0
+    assert ensemble.num_frames == int(np.median(Experiment(root=layout).genre_splits().train.lengths))
 
 
 def test_probabilities_sum_to_1_and_windows_cover_the_recording(ensemble):
@@ -69,7 +70,7 @@ def test_too_short_or_broken_samples_are_an_error(ensemble):
 
 def test_a_data_set_of_genres_only_or_affect_only(layout):
     shutil.rmtree(layout / "multitask_dataset")
-    genres = prediction.predict(prediction.load_models(layout, num_seeds=1, num_epochs=1), noise(2))
+    genres = prediction.predict(prediction.load_models(Experiment(root=layout, num_epochs=1), 1), noise(2))
     assert genres.axes == [] and list(prediction.summary(genres).index.get_level_values(0)) == ["genre"] * 3
     assert len(prediction.draw(genres)) == 1
 
@@ -82,7 +83,7 @@ def test_bad_files_are_named_and_the_others_go_on(layout, tmp_path, monkeypatch,
     (tmp_path / "text.mp3").write_text("not a sound")
     monkeypatch.chdir(tmp_path)
     load = prediction.load_models
-    monkeypatch.setattr(prediction, "load_models", lambda *args, **how: load(*args, num_seeds=1, num_epochs=1, **how))
+    monkeypatch.setattr(prediction, "load_models", lambda ours, _: load(ours.but(num_epochs=1), 1))
     files = ["absent.wav", "song.wav", "text.mp3", "click.wav", "other/song.wav"]
     assert main(["predict", *files, "--data", str(layout), "--out", "figures"]) == 1
     printed, errors = capsys.readouterr()

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EVERY = parameters.load_notebooks(ROOT / "notebooks")
 ADDRESS = "https://github.com/owner/music-lab"
 PREINSTALLED = {"IPython", "PIL", "filelock", "joblib", "librosa", "matplotlib", "numba", "numpy", "pandas", "scipy"}
-PREINSTALLED |= {"sklearn", "soundfile", "threadpoolctl", "torch"}  # on Kaggle and Colab, with what they need in turn
+PREINSTALLED |= {"sklearn", "soundfile", "threadpoolctl", "torch", "tqdm"}  # on Kaggle and Colab
 
 
 FIELDS = {  # of kernel-metadata.json, as github.com/Kaggle/kaggle-api documents them in docs/kernels_metadata.md
@@ -107,7 +107,7 @@ def test_a_bundle_needs_only_what_kaggle_and_colab_preinstall(notebook, tmp_path
         elif isinstance(node, ast.ImportFrom) and not node.level:
             imported.add(node.module.split(".")[0])
     foreign = imported - PREINSTALLED - set(sys.stdlib_module_names) - {"labutils"}
-    assert foreign <= {"tqdm", "ipywidgets"}, "these two are used where they are there"
+    assert foreign <= {"ipywidgets"}, "it is used where it is there"
     assert "torch" in imported and path.stat().st_size < 250_000
 
 
@@ -371,17 +371,3 @@ def test_outside_of_a_notebook_figures_and_sounds_become_files(tmp_path, monkeyp
     assert (tmp_path / "figures" / "05_lstm_02.mp3").stat().st_size > 100
     assert "[05_lstm_01.png] A line that rises." in printed and "[05_lstm_02.mp3] silence" in printed
     assert printed.count("   a\n0  1") == 2 and "see labutils/: def record" in printed and "None" not in printed
-
-
-def test_without_tqdm_progress_is_printed_now_and_then(monkeypatch, capsys):
-    from labutils.progress import progress
-
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    clock = iter(range(0, 1000, 6))
-    monkeypatch.setattr("labutils.progress.time.monotonic", lambda: next(clock))
-    assert list(progress(range(6), desc="clips", unit="clip")) == list(range(6))
-    assert "clips: 3 of 6 clip\n" in capsys.readouterr().out
-    bar = progress(total=2, desc="epochs")
-    bar.update()
-    bar.total = 1
-    bar.close()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from labutils import data, recipes, training
+from labutils.recipes import Experiment
 
 SMALL = {"channels": (4, 4), "statistics": False}
 
@@ -25,12 +26,12 @@ def test_deal_gives_equal_folds_with_the_same_mix():
 
 
 def test_joined_clips_are_those_of_both_parts_in_order(layout):
-    splits = recipes.genre_splits(layout)
+    splits = Experiment(root=layout).genre_splits()
     both = splits.train.joined(splits.val)
     assert both.ids == splits.train.ids + splits.val.ids and len(both) == 24
     assert np.array_equal(both.labels, np.append(splits.train.labels, splits.val.labels))
     assert np.array_equal(both.frames(len(splits.train)), splits.val.frames(0))
-    table = recipes.affect_splits(layout)
+    table = Experiment(root=layout).affect_splits()
     assert table.train.joined(table.val).labels.shape == (19, 2)
 
 
@@ -43,8 +44,8 @@ def test_refit_trains_on_all_clips_for_the_epochs_that_were_good(layout, monkeyp
         return fitted
 
     monkeypatch.setattr(recipes, "fit_or_load", spy)
-    first = recipes.train_genre(layout, "cnn", num_epochs=4, **SMALL)
-    final = recipes.train_genre(layout, "cnn", num_epochs=4, refit=True, **SMALL)
+    first = Experiment(root=layout).genre("cnn", num_epochs=4, **SMALL)
+    final = Experiment(root=layout).genre("cnn", num_epochs=4, refit=True, **SMALL)
     clips, (alone, watched, again) = [n for n, _ in calls], [settings for _, settings in calls]
     assert clips == [21, 21, 24] and watched == alone and not watched.refit
     assert again.monitor == "last" and again.num_epochs == first.best["epoch"]
@@ -54,38 +55,55 @@ def test_refit_trains_on_all_clips_for_the_epochs_that_were_good(layout, monkeyp
 
 
 def test_monitor_last_keeps_the_last_epoch_and_never_stops_early(layout):
-    fitted = recipes.train_genre(layout, "cnn", num_epochs=6, monitor="last", patience=1, **SMALL)
+    fitted = Experiment(root=layout).genre("cnn", num_epochs=6, monitor="last", patience=1, **SMALL)
     assert len(fitted.history) == 6 and fitted.best["epoch"] == 6
 
 
 def test_epochs_follow_the_number_of_clips(layout):
-    clips = recipes.genre_splits(layout).train  # 21 clips: the recipe's own epochs are the limit
-    own = recipes.settings("cnn", "raw").num_epochs
-    assert recipes.settings_for("cnn", clips).num_epochs == own
+    clips = Experiment(root=layout).genre_splits().train  # 21 clips: the recipe's own epochs are the limit
+    ours = Experiment(root=layout)
+    own = recipes.RECIPES["repaired", "cnn", "raw"][1].num_epochs
+    assert ours.settings("cnn", clips).num_epochs == own
     many = clips.subset(np.tile(np.arange(21), 20))  # 420 clips
-    assert recipes.settings_for("cnn", many).num_epochs == -(-recipes.ENOUGH_CLIPS["genre"] // 420)
-    assert recipes.settings_for("cnn", many, num_epochs=3).num_epochs == 3
-    assert recipes.settings_for("cnn", many, recipe="report").num_epochs == 50
-    affect = recipes.affect_splits(layout).train
-    assert recipes.settings_for("cnn", affect, recipe="best").num_epochs == 2 * own
+    assert ours.settings("cnn", many).num_epochs == -(-recipes.ENOUGH_CLIPS["genre"] // 420)
+    assert ours.settings("cnn", many, num_epochs=3).num_epochs == 3
+    assert ours.but(num_epochs=30).settings("cnn", many).num_epochs == 30
+    assert ours.but(recipe="report").settings("cnn", many).num_epochs == 50
+    affect = Experiment(root=layout).affect_splits().train
+    assert ours.but(recipe="best").settings("cnn", affect).num_epochs == 2 * own
 
 
 def test_changes_of_settings_and_of_the_backbone_are_told_apart(layout):
-    fitted = recipes.train_genre(layout, "lstm", time="beat", num_epochs=1, hidden=8, lr=0.0)
+    fitted = Experiment(root=layout).genre("lstm", time="beat", num_epochs=1, hidden=8, lr=0.0)
     assert fitted.model.backbone.layers[0].forward_lstm.hidden_size == 8
-    start = recipes.make_backbone("lstm", recipes.genre_splits(layout, time="beat").train, hidden=8)
+    start = Experiment(root=layout).backbone("lstm", Experiment(root=layout).genre_splits(time="beat").train, hidden=8)
     moved = fitted.model.backbone.layers[0].forward_lstm.weight_hh_l0 - start.layers[0].forward_lstm.weight_hh_l0
     assert not moved.abs().max()
     with pytest.raises(TypeError, match="colour"):
-        recipes.train_genre(layout, "lstm", num_epochs=1, colour="red")
+        Experiment(root=layout).genre("lstm", num_epochs=1, colour="red")
 
 
-def test_affect_models_have_no_statistics_unless_the_start_has(layout):
-    genre = recipes.train_genre(layout, "cnn", num_epochs=1, channels=(4, 4))
-    alone = recipes.train_affect(layout, "cnn", "energy", num_epochs=1, channels=(4, 4))
-    heir = recipes.train_affect(layout, "cnn", "energy", num_epochs=1, channels=(4, 4), start=genre.model)
-    has = [fitted.model.backbone.statistics is not None for fitted in (genre, alone, heir)]
-    assert has == [True, False, True]
+def test_affect_models_have_no_statistics_and_see_coarser_frames(layout):
+    ours = Experiment(root=layout)
+    genre, affect = (ours.backbone("cnn", splits.train) for splits in (ours.genre_splits(), ours.affect_splits()))
+    assert genre.statistics is not None and affect.statistics is None
+    assert (genre.frames_per_step, affect.frames_per_step, affect.bands_per_step) == (4, 8, 4)
+
+
+def test_an_experiment_is_frozen_and_its_seeds_follow_each_other(layout):
+    ours = Experiment(root=layout, seed=3)
+    assert [one.seed for one in ours.seeds(3)] == [3, 4, 5] and ours.seeds(1) == [ours]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ours.seed = 4
+    with pytest.raises(data.DataError, match=r"recipe 'magic' is unknown; choose one of .*repaired"):
+        ours.but(recipe="magic")
+
+
+def test_a_model_fits_its_clips(layout):
+    ours = Experiment(root=layout)
+    kinds = [type(ours.model("cnn", clips)).__name__ for clips in (
+        ours.genre_splits().train, ours.affect_splits("energy").train, ours.affect_splits().train)]  # fmt: skip
+    assert kinds == ["Classifier", "Regressor", "MultitaskRegressor"]
 
 
 @pytest.mark.parametrize("axis", [None, "energy"])
@@ -98,7 +116,7 @@ def test_cross_validation_predicts_every_clip_by_models_that_did_not_see_it(layo
         return training.Fitted(model.eval(), None, [], 0.0)
 
     monkeypatch.setattr(recipes, "fit_or_load", constant)
-    labels, outputs = recipes.cross_validate(layout, "cnn", axis=axis, num_folds=4, num_repeats=2, **SMALL)
+    labels, outputs = Experiment(root=layout).cross_validate("cnn", axis=axis, num_folds=4, num_repeats=2, **SMALL)
     assert outputs.shape == ((2, 24, 3) if axis is None else (2, 24)) and len(labels) == 24
     assert np.isfinite(outputs).all() and len(seen) == 8 and len({seed for *_, seed in seen}) == 8
     for repeat in (seen[:4], seen[4:]):

@@ -10,6 +10,7 @@ from torch import nn
 
 from labutils import evaluation, models, recipes, training
 from labutils.data import DataError, SpectrogramDataset
+from labutils.recipes import Experiment
 from labutils.training import Settings
 
 FAST = Settings(num_epochs=4, batch_size=8, lr=1e-2)
@@ -22,7 +23,7 @@ def classifier(seed=0, **options):
 
 @pytest.fixture
 def sets(layout):
-    return recipes.genre_splits(layout)
+    return Experiment(root=layout).genre_splits()
 
 
 def test_fit_learns_and_keeps_the_best_epoch(sets):
@@ -65,14 +66,14 @@ def test_early_stopping_stops_after_patience_and_keeps_the_best_epoch(sets, monk
 
 
 def test_the_monitored_score_is_that_of_the_weights(layout):
-    clips, loss = recipes.genre_splits(layout).val, nn.CrossEntropyLoss()
+    clips, loss = Experiment(root=layout).genre_splits().val, nn.CrossEntropyLoss()
     model = classifier()
     training.fit_normalisation(model, clips)
     said = training.predict(model, clips).argmax(axis=1)
     assert training.validate(model, clips, loss, "macro_f1")[1] == evaluation.macro_f1(clips.labels, said)
     value, score = training.validate(model, clips, loss)
     assert score == -value
-    clips = recipes.affect_splits(layout).val
+    clips = Experiment(root=layout).affect_splits().val
     model = models.MultitaskRegressor(models.LSTMBackbone(128, 8), 2)
     expected = evaluation.mean_spearman(clips.labels, training.predict(model, clips))
     assert training.validate(model, clips, nn.MSELoss(), "spearman")[1] == expected
@@ -119,7 +120,7 @@ def test_predict_is_in_order_in_evaluation_mode_and_leaves_no_gradient(sets):
 @pytest.mark.parametrize("statistics", [False, True])
 def test_a_frozen_backbone_does_not_move_not_even_its_batch_norm(layout, statistics):
     model = models.Regressor(models.CNNBackbone(128, (4, 4), statistics=statistics))
-    splits = recipes.affect_splits(layout, axis="energy")
+    splits = Experiment(root=layout).affect_splits(axis="energy")
     training.fit_normalisation(model, splits.train)
     training.freeze(model.backbone)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -187,28 +188,18 @@ def test_no_checkpoint_can_execute_code(sets, tmp_path):
 
 
 def test_affect_splits_hold_out_the_same_clips_for_every_seed_and_axis(layout):
-    one = recipes.affect_splits(layout, axis="energy", seed=0)
-    two = recipes.affect_splits(layout, axis="valence", seed=5, feature="fused")
+    one = Experiment(root=layout).affect_splits("energy")
+    two = Experiment(root=layout, seed=5).affect_splits("valence", feature="fused")
     assert one.test.ids == two.test.ids and len(one.test) == 5 and one.train.ids != two.train.ids
     for splits in (one, two):
         assert not set(splits.test.ids) & {*splits.train.ids, *splits.val.ids}
-    half = recipes.affect_splits(layout, axis="energy", fraction=0.5)
+    half = Experiment(root=layout).affect_splits(axis="energy", fraction=0.5)
     assert set(half.train.ids) < set(one.train.ids) and half.val.ids == one.val.ids
 
 
-def test_transfer_starts_from_the_genre_models_weights(layout):
-    genre = recipes.train_genre(layout, "cnn", num_epochs=1, channels=(4, 4))
-    options = {"start": genre.model, "num_epochs": 1, "channels": (4, 4)}
-    frozen = recipes.train_affect(layout, "cnn", "energy", frozen=True, **options)
-    tuned = recipes.train_affect(layout, "cnn", "energy", **options)
-    reference = genre.model.backbone.state_dict()
-    assert all(torch.equal(value, reference[name]) for name, value in frozen.model.backbone.state_dict().items())
-    assert not torch.equal(tuned.model.backbone.blocks[0][0].weight, reference["blocks.0.0.weight"])
-
-
 def test_a_solved_head_is_the_best_linear_one_and_leaves_the_backbone_alone(layout):
-    train = recipes.affect_splits(layout, axis="energy").train
-    model = models.Regressor(recipes.make_backbone("cnn", train))
+    train = Experiment(root=layout).affect_splits(axis="energy").train
+    model = Experiment(root=layout).model("cnn", train)
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     recipes.solve_head(model, train)
     assert all(torch.equal(before[name], value) for name, value in model.backbone.state_dict().items())
@@ -217,28 +208,29 @@ def test_a_solved_head_is_the_best_linear_one_and_leaves_the_backbone_alone(layo
 
 
 def test_multitask_trains_all_axes(layout):
-    fitted = recipes.train_affect(layout, "lstm", time="beat", num_epochs=2, weights=[1.0, 2.0])
-    test = recipes.affect_splits(layout, time="beat").test
+    fitted = Experiment(root=layout).affect("lstm", time="beat", num_epochs=2, weights=[1.0, 2.0])
+    test = Experiment(root=layout).affect_splits(time="beat").test
     assert training.predict(fitted.model, test).shape == (5, 2)
 
 
 def test_learned_weights_move_and_come_back_from_the_cache(layout):
-    trained, loaded = (recipes.train_affect(layout, "cnn", weights="learned", num_epochs=2) for _ in range(2))
-    labels = recipes.affect_splits(layout).train.labels
+    trained, loaded = (Experiment(root=layout).affect("cnn", weights="learned", num_epochs=2) for _ in range(2))
+    labels = Experiment(root=layout).affect_splits().train.labels
     moved = trained.loss.variances.detach()
     assert moved.shape == (2,) and not np.allclose(moved, labels.var(axis=0), rtol=1e-2)
     assert loaded.loaded and torch.equal(loaded.loss.variances, moved)
 
 
 def test_a_scarce_axis_keeps_a_share_of_its_labels_and_the_others_keep_all(layout):
-    whole, scarce = (recipes.affect_splits(layout, **how) for how in ({}, {"fraction": 0.3, "scarce": "energy"}))
-    few = recipes.affect_splits(layout, axis="energy", fraction=0.3)
+    whole, scarce = (Experiment(root=layout).affect_splits(fraction=fraction) for fraction in (1.0, {"energy": 0.3}))
+    few = Experiment(root=layout).affect_splits("energy", fraction={"energy": 0.3})
     known = ~np.isnan(scarce.train.labels)
     assert scarce.train.ids == whole.train.ids and known[:, 0].all() and 0 < known[:, 1].sum() < len(known) / 2
+    assert few.train.ids == Experiment(root=layout).affect_splits("energy", fraction=0.3).train.ids
     assert few.train.ids == [clip for clip, there in zip(scarce.train.ids, known[:, 1]) if there]
     assert np.array_equal(scarce.train.labels[known], whole.train.labels[known])
     assert not np.isnan(scarce.val.labels).any() and not np.isnan(scarce.test.labels).any()
-    history = recipes.train_affect(layout, "cnn", fraction=0.3, scarce="energy", num_epochs=1).history
+    history = Experiment(root=layout).affect("cnn", fraction={"energy": 0.3}, num_epochs=1).history
     assert np.isfinite(history[0]["val_loss"])
 
 
@@ -249,7 +241,7 @@ def test_one_class_only_is_an_error_that_says_so(tmp_path):
 
     root = write_layout(tmp_path / "x", genres=("Rock",))
     with pytest.raises(DataError, match=r"only one class \(Rock\)"):
-        recipes.genre_splits(root)
+        Experiment(root=root).genre_splits()
 
 
 def test_a_split_without_test_data_is_an_error_that_names_it(layout):
@@ -259,9 +251,11 @@ def test_a_split_without_test_data_is_an_error_that_names_it(layout):
 
     shutil.rmtree(layout / "fma_genre_spectrograms" / "test")
     with pytest.raises(DataError, match="test: folder not found"):
-        recipes.genre_splits(layout)
+        Experiment(root=layout).genre_splits()
 
 
 def test_an_unknown_recipe_lists_the_valid_ones(layout):
-    with pytest.raises(ValueError, match="repaired lstm raw"):
-        recipes.train_genre(layout, "lstm", recipe="magic")
+    with pytest.raises(DataError, match="repaired"):
+        Experiment(root=layout, recipe="magic")
+    with pytest.raises(DataError, match="repaired lstm raw"):
+        Experiment(root=layout, recipe="report").genre("ast")
