@@ -51,7 +51,7 @@ def _blas():
 def load(path, seconds: float | None = None) -> np.ndarray:
     """Decode an audio file to mono at 22,050 Hz.
 
-    Notebook 01. Reads what libsndfile reads: wav, flac, ogg, mp3.
+    Notebook 10. Reads what libsndfile reads: wav, flac, ogg, mp3.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def load(path, seconds: float | None = None) -> np.ndarray:
 
 
 def check_samples(samples: np.ndarray, name: str = "audio") -> None:
-    """Raise AudioError unless `samples` is a finite mono signal of at least 0.19 s. Notebook 01."""
+    """Raise AudioError unless `samples` [N] is a finite mono signal of at least 0.19 s. For `load`, `features`."""
     if samples.ndim != 1:
         raise AudioError(f"{name}: expected mono samples [N], found shape {samples.shape}; average the channels")
     if len(samples) < MIN_SAMPLES:
@@ -208,7 +208,7 @@ def features(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frame_times(num_frames: int) -> np.ndarray:
-    """Start of each frame in seconds, with the end of the last: float [T + 1]. Notebook 01."""
+    """Start of each frame in seconds, with the end of the last: float [T + 1]. Notebook 02."""
     return np.arange(num_frames + 1) * (HOP_LENGTH / SAMPLE_RATE)
 
 

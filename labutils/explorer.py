@@ -18,7 +18,7 @@ from .corpus import build
 
 
 def view(samples: np.ndarray, title: str):
-    """Mel spectrogram over chromagram with the beats dashed, and a player: float32 [N] -> HTML. Notebook 01.
+    """Mel spectrogram over chromagram with the beats dashed, and a player: float32 [N] -> HTML. For `explore`.
 
     Where scripts run, a cursor follows the player, and a click on the picture moves both.
     """

@@ -23,7 +23,7 @@ PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "librosa")
 
 @dataclasses.dataclass
 class Session:
-    """What a notebook works with."""
+    """What a notebook works with. For `start`."""
 
     notebook: str
     parameters: dict
@@ -51,12 +51,12 @@ class Session:
 
 
 def find_data(data_root="") -> Path:
-    """The data set to use: `data.find_root`, else the demo corpus, made at first use with a progress bar."""
+    """The data set to use: `data.find_root`, else the default data, made at first use. For `start`."""
     return data.find_root(data_root) or build.make_demo()
 
 
 def choose_device() -> tuple[str, int]:
-    """The device ("cuda" or "cpu") and the number of threads, and this process prepared for them.
+    """The device ("cuda" or "cpu") and the number of threads, and this process prepared for them. For `start`.
 
     The number of threads is $LABUTILS_THREADS, else 1: the lab's recurrent models run slower on two threads than
     on one, and one thread gives the same bits on every machine of a kind.
@@ -71,7 +71,7 @@ def choose_device() -> tuple[str, int]:
 
 
 def plain_parameters(namespace: dict) -> dict:
-    """The numbers, texts, lists and dicts of a notebook or script, by name: its parameters."""
+    """The numbers, texts, lists and dicts of a notebook or script, by name: its parameters. For `start`."""
     plain = (bool, int, float, str, list, dict)
     return {
         name: value
@@ -81,7 +81,7 @@ def plain_parameters(namespace: dict) -> dict:
 
 
 def start(notebook: str, namespace: dict) -> Session:
-    """Find the data, choose device and threads, seed, and print what is used.
+    """Find the data, choose device and threads, seed, and print what is used. All notebooks.
 
     Call it in the cell after the parameters, as `session = lab.start("05_lstm", globals())`: every plain value
     defined so far is a parameter of this run and will stand in its record. Honoured among them are `data_root`,
@@ -114,7 +114,7 @@ def start(notebook: str, namespace: dict) -> Session:
 
 
 def record(session: Session, metrics: dict[str, Estimate | float]) -> None:
-    """Write `<output_dir>/records/<notebook>.json`: parameters, data, versions, seconds and the metrics.
+    """Write `<output_dir>/records/<notebook>.json`: parameters, data, versions, seconds and the metrics. All notebooks.
 
     Metric names are flat, such as `lstm.mel_raw.test.macro_f1`; values are `Estimate`s or plain numbers.
     """
@@ -143,7 +143,7 @@ def record(session: Session, metrics: dict[str, Estimate | float]) -> None:
 
 
 def source(*functions):
-    """The package's own source of functions or classes, to be shown where a notebook teaches them."""
+    """The package's own source of functions or classes, to be shown where a notebook teaches them. All notebooks."""
     import inspect
     import textwrap
 

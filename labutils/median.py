@@ -8,7 +8,7 @@ MEDIAN_WIDTH = 31  # frames or bins, librosa's default for harmonic-percussive s
 
 
 def running_median(lines: np.ndarray) -> np.ndarray:
-    """Median over 31 neighbours along the first axis of [R, C], edges reflected. Notebook 02."""
+    """Median over 31 neighbours along the first axis of [R, C], edges reflected. For `percussive`."""
     width, half = MEDIAN_WIDTH, MEDIAN_WIDTH // 2
     blocks = (np.ascontiguousarray(lines[:, i : i + 128]) for i in range(0, lines.shape[1], 128))
     blocks = (np.pad(block, ((half, half), (0, 0)), "symmetric") for block in blocks)

@@ -47,7 +47,7 @@ def reverse_sequences(x: Tensor, lengths: Tensor) -> Tensor:
 
 
 class InputNorm(nn.Module):
-    """Standardise features with the training split's mean and deviation, keep padding at zero. Notebook 05.
+    """Standardise features with the training split's mean and deviation, keep padding at zero. For `Backbone`.
 
     Until `fit` is called it is the identity. The statistics are buffers: they travel with the checkpoint.
     """
@@ -58,7 +58,7 @@ class InputNorm(nn.Module):
         self.register_buffer("deviation", torch.ones(num_features))
 
     def fit(self, dataset) -> None:
-        mean, deviation = dataset.statistics()
+        mean, deviation = dataset.mean_and_deviation()
         self.mean.copy_(torch.from_numpy(mean))
         self.deviation.copy_(torch.from_numpy(deviation))
 
@@ -108,7 +108,7 @@ class BiLSTM(nn.Module):
 class Backbone(nn.Module):
     """What all backbones share: fewer frames, standardised, read, with statistics beside: [B, T, F], [B] -> [B, D].
 
-    Notebooks 05 and 07. A subclass says in `read` how a clip becomes a vector.
+    For `LSTMBackbone`, `CNNBackbone` and for `ASTBackbone`. A subclass says in `read` how a clip becomes a vector.
 
     Parameters
     ----------
@@ -188,8 +188,8 @@ class LSTMBackbone(Backbone):
 def pair_maxima(x: Tensor) -> Tensor:
     """What `MaxPool2d(2, ceil_mode=True)` gives: [B, C, T, F] -> [B, C, ceil(T / 2), ceil(F / 2)].
 
-    Notebook 07. Maxima of pairs along T, then along F; a last one without a partner stays. Several times as fast on
-    a CPU, but slower where a gradient is asked for.
+    For `CNNBackbone`. Maxima of pairs along T, then along F; a last one without a partner stays. Several times as
+    fast on a CPU, but slower where a gradient is asked for.
     """
     for axis in (2, 3):
         whole = x.shape[axis] // 2 * 2

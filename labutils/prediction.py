@@ -19,7 +19,7 @@ from .training import device_of
 
 
 class Ensemble(NamedTuple):
-    """The CNNs of notebooks 07, 08 and 10 on one data set. Notebook 10."""
+    """The CNNs of 07, 08 and 10 on one data set. For `load_models`."""
 
     genre: list  # S classifiers; empty where the data set has no genres
     classes: list[str]
@@ -30,7 +30,7 @@ class Ensemble(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What an ensemble says of one recording. Notebook 10."""
+    """What an ensemble says of one recording. For `predict`."""
 
     times: np.ndarray  # [W] middle of each window, in seconds
     seconds: float  # of the recording

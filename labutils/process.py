@@ -7,7 +7,7 @@ import torch
 
 
 def tune_process(threads: int = 1) -> None:
-    """Prepare this process for training on a CPU. Notebook 05 (`lab.start` calls it).
+    """Prepare this process for training on a CPU. For `choose_device`.
 
     `threads`: of PyTorch and of numpy's matrix products. Two things more: numbers too small to be normal count as 0,
     for the gradients of a saturated LSTM underflow, which is three times as slow. And the C library (glibc) keeps freed

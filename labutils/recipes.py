@@ -66,7 +66,7 @@ RECIPES |= {
 
 
 class Splits(NamedTuple):
-    """Data sets to train on, to stop on, and to report on. Notebook 04."""
+    """Data sets to train on, to stop on, and to report on. For `genre_splits`, `affect_splits`."""
 
     train: SpectrogramDataset
     val: SpectrogramDataset
@@ -226,8 +226,8 @@ class Experiment:
         settings = self.settings(kind, splits.train, **trained)
 
         def fit(clips, **options):
-            model, how = self.model(kind, splits.train, **built), dataclasses.replace(settings, **options)
-            return fit_or_load(name, model, clips, splits.val, how, loss_function=loss())
+            model, changed = self.model(kind, splits.train, **built), dataclasses.replace(settings, **options)
+            return fit_or_load(name, model, clips, splits.val, changed, loss_function=loss())
 
         fitted = fit(splits.train, refit=False)
         if not settings.refit:

@@ -70,7 +70,7 @@ class Settings:
 
 @dataclasses.dataclass
 class Fitted:
-    """A trained model with what is known of its training. Notebook 05."""
+    """A trained model with what is known of its training. For `fit_or_load`."""
 
     model: nn.Module
     loss: nn.Module  # with the weights that it has learned, if it has any
@@ -96,12 +96,12 @@ def clip_statistics(dataset: SpectrogramDataset) -> np.ndarray:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the weights of a model lie. Notebook 05."""
+    """Where the weights of a model lie. For `fit`, `predict`."""
     return next(model.parameters()).device
 
 
 def default_loss(dataset: SpectrogramDataset) -> nn.Module:
-    """Cross-entropy for genres, mean squared error for affect values. Notebook 05."""
+    """Cross-entropy for genres, mean squared error for affect values. For `fit`."""
     return nn.CrossEntropyLoss() if dataset.task == "genre" else nn.MSELoss()
 
 
@@ -112,7 +112,7 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
 
 
 def make_schedule(optimizer, settings: Settings, steps_per_epoch: int):
-    """Learning rate per step: "one_cycle" (Smith, 2018) or "halving" every 50 epochs. Notebook 05."""
+    """Learning rate per step: "one_cycle" (Smith, 2018) or "halving" every 50 epochs. For `fit`."""
     return SCHEDULES[settings.schedule](optimizer, settings, steps_per_epoch)
 
 
@@ -257,7 +257,7 @@ def fit_or_load(
 ) -> Fitted:
     """`fit`, or the same fit from the cache of trained models.
 
-    Notebook 05. The key is the content of data, model (with its initial weights), settings and training code:
+    Notebook 09. The key is the content of data, model (with its initial weights), settings and training code:
     change any of them and the model is trained again. Files lie under `home()/models`.
     """
     loss_function = loss_function or default_loss(train_set)
