@@ -41,12 +41,14 @@ help:
 
 labs: $(STAMP)
 	$(PY) -m labutils data demo
+	-$(PY) -m labutils pretrained
 	$(PY) -m labutils run --jobs $(JOBS) --out runs/demo
 
 test: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m pytest -q -n $(JOBS) --dist loadfile tests/unit
 	$(PY) -m labutils data demo
+	-$(PY) -m labutils pretrained
 	LABUTILS_OUTPUT=$(CURDIR)/runs/test $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 12 --nbval-lax \
 	    tests/notebooks notebooks
 
@@ -70,6 +72,7 @@ browser-test: $(STAMP)
 	CHROMIUM="$(CHROMIUM)" $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 6 tests/browser
 
 notebooks: $(STAMP)
+	-$(PY) -m labutils pretrained
 	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks
 	cp runs/notebooks/results.png docs/results.png
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's l
 from harness import Result, measure, work
 
 HERE = Path(__file__).resolve().parent
-MODULES = ("features", "loading", "networks", "notebooks")
+MODULES = ("features", "loading", "networks", "pretrained", "notebooks")
 START, END = "<!-- results -->", "<!-- end of results -->"
 
 

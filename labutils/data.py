@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 import warnings
 from pathlib import Path
@@ -23,7 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from .audio import NUM_FEATURES, NUM_MELS
-from .store import SUFFIX, DataError, DataWarning, Store, clip_id
+from .files import DataError, DataWarning, check_names, read_json, read_table, safe_name, to_numbers
+from .store import SUFFIX, Store, clip_id
 
 FOLDERS = {
     ("genre", "raw"): "fma_genre_spectrograms",
@@ -47,7 +47,7 @@ FMA_MAPPING = {
 def find_root(data_root: str | os.PathLike = "") -> Path | None:
     """The data set to use: the argument, else $LABUTILS_DATA, else a Kaggle mount, else None.
 
-    Notebook 04.
+    For `find_data`.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def find_root(data_root: str | os.PathLike = "") -> Path | None:
 def read_labels(path) -> pd.DataFrame:
     """A label file as a table: index `Id` (str), columns `Genre` (str) or one float column per axis.
 
-    Notebook 04. Tab- or comma-separated, all spellings of the ids.
+    For `SpectrogramDataset`. Tab- or comma-separated, all spellings of the ids.
 
     Raises
     ------
@@ -79,23 +79,17 @@ def read_labels(path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: label file not found; expected a header 'Id<TAB>Genre' or 'Id,<axis>,...'")
-    first = path.read_text(encoding="utf-8").split("\n", 1)[0].strip("\ufeff \r")
-    separator = "\t" if "\t" in first else ","
-    if first.split(separator)[0].strip().lower() != "id" or separator not in first:
-        found = f"begins with {first[:40]!r}" if first else "is empty"
+    table = read_table(path)
+    if table.columns[0].lower() != "id" or len(table.columns) < 2:
+        found = f"begins with {', '.join(table.columns)[:40]!r}"
         raise DataError(f"{path}: {found}; the first line must be a header 'Id<TAB>Genre' or 'Id,<axis>,...'")
-    table = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    table.columns = [column.strip() for column in table.columns]
-    table.index = pd.Index(map(clip_id, table.pop(table.columns[0]).tolist()), name="Id", dtype=object)
-    if table.empty:
-        raise DataError(f"{path}: has a header but no labels; add one line per clip")
-    if list(table.columns) != ["Genre"]:
-        for axis in table.columns:
-            numbers = pd.to_numeric(table[axis], errors="coerce")
-            if len(wrong := np.flatnonzero(~np.isfinite(numbers))):
-                row = int(wrong[0])
-                raise DataError(f"{path}, line {row + 2}: {axis} is {table[axis].iloc[row]!r}, not a number")
-            table[axis] = numbers.astype(np.float32)
+    check_names(path, table[table.columns[0]])
+    check_names(path, pd.Series(table.columns, name="the header"))
+    table.index = pd.Index(map(clip_id, table.pop(table.columns[0])), name="Id", dtype=object)
+    if list(table.columns) == ["Genre"]:
+        check_names(path, table["Genre"])
+    else:
+        table = table.apply(lambda column: to_numbers(path, column).astype(np.float32))
     if len(twice := table.index[table.index.duplicated()]):
         table = table[~table.reset_index().duplicated().to_numpy()]
         if table.index.duplicated().any():
@@ -106,8 +100,8 @@ def read_labels(path) -> pd.DataFrame:
 def read_groups(root) -> dict[str, str] | None:
     """Which clips belong together: the group of each clip id in `ROOT/groups.csv`, None where there is no such file.
 
-    Notebook 06. Header `Id,group`; a group is an artist, or a recording of which there are several excerpts. A clip
-    that is not listed is a group of its own.
+    For `SpectrogramDataset`. Header `Id,group`; a group is an artist, or a recording of which there are several
+    excerpts. A clip that is not listed is a group of its own.
 
     Raises
     ------
@@ -116,7 +110,7 @@ def read_groups(root) -> dict[str, str] | None:
     path = Path(root) / "groups.csv"
     if not path.exists():
         return None
-    table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
+    table = read_table(path)
     if list(table.columns) != ["Id", "group"]:
         raise DataError(f"{path}: the header is {','.join(table.columns)!r}; it should be 'Id,group'")
     ids = table["Id"].map(clip_id)
@@ -264,7 +258,7 @@ class SpectrogramDataset(Dataset):
         both.kept = self.kept + other.kept if self.kept is not None and other.kept is not None else None
         return both
 
-    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    def mean_and_deviation(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation over all frames of all clips, float32 [F] each, in one pass."""
         total, squares = np.zeros(self.num_features), np.zeros(self.num_features)
         for i in range(len(self)):
@@ -277,7 +271,7 @@ class SpectrogramDataset(Dataset):
 
 
 class Batch(NamedTuple):
-    """Clips padded with zeros to the longest of them. Notebook 04."""
+    """Clips padded with zeros to the longest of them. For `pad_collate`."""
 
     x: torch.Tensor  # [B, T, F] float32
     lengths: torch.Tensor  # [B] int64, frames before the padding
@@ -300,14 +294,14 @@ def pad_collate(items) -> Batch:
 
 
 def shared_groups(train: SpectrogramDataset, test: SpectrogramDataset) -> list[str]:
-    """The groups that have clips in both parts: a score on these clips flatters. Notebook 06."""
+    """The groups that have clips in both parts: a score on these clips flatters. For `warn_shared_groups`."""
     if train.groups is None or test.groups is None:
         return []
     return sorted(set(train.groups) & set(test.groups))
 
 
 def warn_shared_groups(train: SpectrogramDataset, test: SpectrogramDataset) -> None:
-    """Warn where the data set's own split tears groups apart. Notebook 06."""
+    """Warn where the data set's own split tears groups apart. For `genre_splits`."""
     if shared := shared_groups(train, test):
         problems = [f"{train.folder}: {name}; move it to one part" for name in shared]
         _warn(problems, "groups with clips in train and test")
@@ -353,6 +347,10 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0, groups=
     Returns
     -------
     first, second : sorted int arrays; disjoint, together all N. A class of two groups or more is in both parts.
+
+    Raises
+    ------
+    DataError : too few clips or groups.
     """
     rng = np.random.default_rng(seed)
     (members, strata), second = _units(labels, groups), []
@@ -392,6 +390,10 @@ def pick_clips(dataset: SpectrogramDataset, genres: list[str], seed: int = 0) ->
 
     Notebook 01. Names match in upper or lower case. Returns indices into `dataset`: one per genre, fewer only where
     the data set has fewer genres, and at least two.
+
+    Raises
+    ------
+    DataError : only one genre has clips.
     """
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     if (counts > 0).sum() < 2:
@@ -406,15 +408,23 @@ def pick_clips(dataset: SpectrogramDataset, genres: list[str], seed: int = 0) ->
 
 
 def provenance(root) -> dict:
-    """What is known of a data set: the content of its `dataset.json`, or its folder's name. Notebook 04."""
-    path = Path(root) / "dataset.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
-    name = Path(root).name if Path(root).name != "data" else Path(root).parent.name
-    return {"name": name, "kind": "arrays", **record}
+    """What is known of a data set: the content of its `dataset.json`, or its folder's name. For `lab.start`.
+
+    Raises
+    ------
+    DataError : a damaged `dataset.json`.
+    """
+    path, root = Path(root) / "dataset.json", Path(root).resolve()
+    found = {"name": root.name if root.name != "data" else root.parent.name, "kind": "arrays"}
+    if path.exists():
+        found |= read_json(path, "remove it, or make the data set again")
+    if found["kind"] not in ("procedural", "audio", "arrays"):
+        raise DataError(f"{path}: the kind {str(found['kind'])[:40]!r} is unknown; make the data set again")
+    return found | {"name": safe_name(found["name"])}
 
 
 def check_choice(what: str, value: str, valid):
-    """`value`, if it is one of the `valid` ones. All notebooks.
+    """`value`, if it is one of the `valid` ones. For `SpectrogramDataset`.
 
     Raises
     ------
@@ -443,8 +453,8 @@ def _mapping(class_mapping, known: set, folder: Path) -> dict:
 def _match(labelled, ids, folder: Path) -> list[str]:
     """Complaints about labels without a file and files without a label."""
     labelled, ids = set(labelled), set(ids)
-    missing = [f"{folder / name}{SUFFIX}: has a label but no file" for name in sorted(labelled - ids)]
-    return missing + [f"{folder / name}{SUFFIX}: has no label" for name in sorted(ids - labelled)]
+    missing = [f"{folder}/{name}{SUFFIX}: has a label but no file" for name in sorted(labelled - ids)]
+    return missing + [f"{folder}/{name}{SUFFIX}: has no label" for name in sorted(ids - labelled)]
 
 
 def _warn(problems: list[str], what: str) -> None:

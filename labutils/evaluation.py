@@ -238,6 +238,34 @@ def permutation_test(metric, y_true, y_pred_a, y_pred_b, *, num_resamples: int =
     return float(np.mean(np.abs(found) >= abs(found[0]) - 1e-12))
 
 
+def temperature(logits, labels) -> float:
+    """What logits [N, C] are divided by to make their probabilities fit the labels [N] best. Notebook 06.
+
+    Guo et al. (2017), arXiv:1706.04599: the likelihood of held-out clips is largest there. Above 1 the model boasts.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    logits, rows = np.asarray(logits, dtype=float), np.arange(len(labels))
+
+    def loss(log_value: float) -> float:
+        return -log_softmax(logits / np.exp(log_value), axis=1)[rows, labels].mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def calibration_error(labels, probabilities, num_bins: int = 10) -> float:
+    """Expected calibration error, in [0, 1]: labels [N], probabilities [N, C]. Notebook 06.
+
+    Clips are sorted into bins by the probability of their answer; in each bin the share of right answers and the mean
+    probability should be equal, and their distances are averaged, weighted by the clips of each bin.
+    """
+    probabilities = np.asarray(probabilities)
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((sure * num_bins).astype(int), num_bins - 1)
+    return float(sum(abs(np.sum(right[bins == b]) - np.sum(sure[bins == b])) for b in np.unique(bins)) / len(sure))
+
+
 def median_difference(a, b, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Estimate:
     """Median of `b` minus median of `a`, two groups of different clips, with its uncertainty. Notebook 01.
 

@@ -26,7 +26,7 @@ def view(samples: np.ndarray, title: str):
 
     spectrum = audio.stft(samples)
     beats = audio.beat_frames(samples, spectrum) * audio.HOP_LENGTH / audio.SAMPLE_RATE  # s
-    axes = plots.panels(2, size=(9, 2), share=False)
+    axes = plots.panels(2, size=(9, 2.1), share="x")
     plots.mark_beats(plots.plot_mel(audio.to_db(audio.mel_power(spectrum)), ax=axes[0], title=title), beats)
     plots.mark_beats(plots.plot_chroma(audio.chroma(samples, spectrum), ax=axes[1]), beats)
     picture = plots.png(axes[0].figure, crop=False)

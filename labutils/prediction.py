@@ -6,6 +6,7 @@ log-mel spectrogram, in dB below its own maximum, so that the models meet it as 
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ import pandas as pd
 import torch
 
 from . import audio, plots, recipes
-from .data import FOLDERS, DataError, pad_collate
+from .data import FOLDERS, Batch, DataError, pad_collate
+from .files import blame
 from .training import device_of
 
 
@@ -38,6 +40,40 @@ class Prediction(NamedTuple):
     classes: list[str]
     affect: np.ndarray  # [M, W, A] values, about 0 to 1
     axes: list[str]
+
+
+class Recording:
+    """A file of any length, decoded block by block; slices, float32 [N], equal those of `audio.load`. For `predict`.
+
+    The samples lie in a temporary file, so three hours need no more memory than three minutes.
+
+    Raises
+    ------
+    AudioError : see `audio.load`.
+    """
+
+    def __init__(self, path):
+        import soundfile
+        import soxr
+
+        if not Path(path).is_file():
+            raise audio.AudioError(f"{path}: not found; give an audio file (wav, flac, ogg or mp3)")
+        self.file = tempfile.TemporaryFile()  # removed with the object, and by the system after a kill
+        with blame(path, "convert it to wav, flac, ogg or mp3", audio.AudioError), soundfile.SoundFile(path) as source:
+            stream = soxr.ResampleStream(source.samplerate, audio.SAMPLE_RATE, 1)
+            for block in source.blocks(2**20, dtype="float32", always_2d=True):
+                self.file.write(stream.resample_chunk(block.mean(axis=1)).tobytes())
+            self.file.write(stream.resample_chunk(np.empty(0, np.float32), last=True).tobytes())
+        self.length = self.file.tell() // 4
+        audio.check_samples(self[: audio.MIN_SAMPLES], str(path))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(self.length)
+        self.file.seek(4 * start)
+        return np.frombuffer(self.file.read(4 * (stop - start)), np.float32)
 
 
 def load_models(experiment: recipes.Experiment, num_seeds: int = 2) -> Ensemble:
@@ -66,30 +102,34 @@ def load_models(experiment: recipes.Experiment, num_seeds: int = 2) -> Ensemble:
                     int(np.median(train.lengths)), sum(not fit.loaded for fit in fits))  # fmt: skip
 
 
-def predict(ensemble: Ensemble, samples: np.ndarray, *, hop: float = 0.25) -> Prediction:
+def predict(ensemble: Ensemble, samples: np.ndarray | Recording, *, hop: float = 0.25) -> Prediction:
     """Genre probabilities and affect values of each window of a recording. Notebook 10.
 
     Parameters
     ----------
-    samples : float32 [N] at 22,050 Hz; one shorter than a window is one window.
+    samples : float32 [N] at 22,050 Hz, or a `Recording`; one shorter than a window is one window.
     hop : from one window to the next, as a share of the window's length.
 
     Raises
     ------
     AudioError : see `audio.check_samples`.
     """
-    audio.check_samples(samples)
+    audio.check_samples(samples[: audio.MIN_SAMPLES])
     size = (ensemble.num_frames - 1) * audio.HOP_LENGTH  # N samples give 1 + N // HOP_LENGTH frames
     last = max(len(samples) - size, 0)
     step = max(round(hop * size), 1)
     starts = np.unique(np.append(np.arange(0, max(last - step // 2, 1), step), last))  # the last to the very end
-    windows = [audio.log_mel(samples[start : start + size]).T for start in starts]
-    genre = [_outputs(model, windows).softmax(dim=1).numpy() for model in ensemble.genre]
-    affect = [
-        np.column_stack([_outputs(model, windows).numpy() for model in group]) for group in ensemble.affect
-    ]
+    genre, affect = [], []
+    for some in np.split(starts, range(64, len(starts), 64)):
+        pieces = [samples[start : start + size] for start in some]
+        if not np.isfinite(np.concatenate(pieces)).all():
+            raise audio.AudioError("audio: holds NaN or infinite samples; export it again")
+        windows = pad_collate([(audio.log_mel(piece).T, 0) for piece in pieces])
+        genre.append([_outputs(model, windows).softmax(dim=1).numpy() for model in ensemble.genre])
+        affect.append([np.column_stack([_outputs(model, windows) for model in group]) for group in ensemble.affect])
+    genre, affect = (np.concatenate(part, axis=1) if part[0] else np.array([]) for part in (genre, affect))
     times, seconds = (starts + min(size, len(samples)) / 2) / audio.SAMPLE_RATE, len(samples) / audio.SAMPLE_RATE
-    return Prediction(times, seconds, np.array(genre), ensemble.classes, np.array(affect), ensemble.axes)
+    return Prediction(times, seconds, genre, ensemble.classes, affect, ensemble.axes)
 
 
 def summary(found: Prediction) -> pd.DataFrame:
@@ -108,7 +148,7 @@ def summary(found: Prediction) -> pd.DataFrame:
 
 def draw(found: Prediction, title: str = ""):
     """Genre probabilities over time, and affect over time with the spread of the models: Axes [1 or 2]. Notebook 10."""
-    axes = plots.panels(bool(found.axes) + bool(found.classes), size=(9, 3.2), share=False)
+    axes = plots.panels(bool(found.axes) + bool(found.classes), size=(9, 3.2), share="x")
     if found.classes:
         order = [found.classes.index(name) for kind, name in summary(found).index if kind == "genre"]
         edges = [0, *(found.times[1:] + found.times[:-1]) / 2, found.seconds]
@@ -118,16 +158,16 @@ def draw(found: Prediction, title: str = ""):
         one = len(found.times) == 1  # a single window is drawn as a level over the whole recording
         values, times = np.repeat(found.affect, 1 + one, axis=1), [0, found.seconds] if one else found.times
         curves = {axis: values[:, :, a] for a, axis in enumerate(found.axes)}
-        ax = plots.plot_bands(times, curves, ax=axes[-1], xlabel="time (s)", ylabel="affect (0 to 1)")
-        ax.set(title="mean of the models, and from the lowest to the highest", xlim=(0, found.seconds))
-        ax.set_ylim(min(0, values.min()), max(1, values.max()))
+        plots.plot_curves(
+            times, curves, markers=True, ax=axes[-1], title="Mean of the models, and from the lowest to the highest",
+            ylabel="affect (0 to 1)", xlim=(0, found.seconds), ylim=(min(0, values.min()), max(1, values.max())),
+        )  # fmt: skip
     axes[0].figure.suptitle(title)
     return axes
 
 
 @torch.inference_mode()
-def _outputs(model, windows: list[np.ndarray]) -> torch.Tensor:
-    """Outputs of a model for windows [T, F], in batches."""
-    batches = [pad_collate([(window, 0) for window in windows[i : i + 64]]) for i in range(0, len(windows), 64)]
-    batches = (batch.to(device_of(model)) for batch in batches)
-    return torch.cat([model(batch.x, batch.lengths).cpu() for batch in batches])
+def _outputs(model, windows: Batch) -> torch.Tensor:
+    """Outputs of a model for some windows."""
+    windows = windows.to(device_of(model))
+    return model(windows.x, windows.lengths).cpu()

@@ -12,18 +12,18 @@ import numpy as np
 
 from labutils import data, training
 from labutils.corpus import build, demo
+from labutils.files import seal
 from labutils.recipes import Experiment
 
 
 def write_labels(root: Path, size: str) -> None:
     """The default data's folders and label files around arrays without content."""
 
-    def empty(out, clip_id, split, affect, get_samples):
-        for task in ("genre", "affect") if affect else ("genre",):
-            for time in ("raw", "beat"):
-                path = out / data.FOLDERS[task, time] / split / f"{clip_id}{data.SUFFIX}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.save(path, np.full((140, 1), int(clip_id), np.float32))
+    def empty(out, clip, file, paths, get_samples):
+        for path in paths:
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            np.save(out / path, np.full((140, 1), int(clip), np.float32))
+        return clip, [seal(out / path) for path in paths]
 
     build._write_clip = empty
     build.compile_librosa = lambda: None

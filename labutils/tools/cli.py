@@ -6,45 +6,15 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 
 import click
 
 from .. import __version__
 
-EXAMPLES = """\
-examples:
-  labutils doctor                                     is everything here that is needed?
-  labutils run --data ~/music --only 05,06 -p seed=1  two notebooks, on your data, with another seed
-  labutils data build --audio clips/ --labels clips.csv --out ~/music
-  labutils predict song.mp3 --data ~/music            what the trained models hear in it, over time
-"""
-RUN_EXAMPLES = """\
-examples:
-  labutils run --data ~/music --out runs/music --jobs 2
-
-A parameter file holds lines NAME: VALUE, for every notebook that has the parameter. A key that is a notebook's name
-or number, such as 05, holds a section for that notebook only.
-
-OUT holds afterwards: notebooks/ (executed), html/, records/, results.csv, results.png, and index.html to begin with.
-"""
-DATA_EXAMPLES = """\
-examples:
-  labutils data demo --size tiny --seed 1 --out /tmp/tiny
-  labutils data build --audio clips/ --labels clips.csv --out ~/music
-  labutils data info ~/music
-"""
-PREDICT_EXAMPLES = """\
-examples:
-  labutils predict concert/*.flac --data ~/music --out ~/predictions
-
-The models are those that the notebooks 07, 08 and 10 train on the data set; where they are not in the cache, they are
-trained now. For each file: a table, and a figure of genre probabilities and affect over time in DIR.
-"""
-
-PUBLISH_EXAMPLES = """\
-examples:
-  labutils publish bundle --target kaggle --user NAME
-"""
+# What `--help` shows below the options, by command
+EXAMPLES = (Path(__file__).parent / "assets" / "examples.txt").read_text(encoding="utf-8").split("## ")[1:]
+EXAMPLES = dict(text.split("\n", 1) for text in EXAMPLES)
 COUNT, POSITIVE = click.IntRange(min=1), click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=True)
 
 
@@ -74,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     sys.modules.setdefault("rfc3987_syntax", None)  # starts 1.5 s sooner where notebooks are read: see run.START
     try:
         if argv is None:  # a process of its own: stop tidily also when a scheduler says so
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            for name in ("SIGTERM", "SIGHUP"):  # or that its terminal is closed, unless `nohup` ignores it
+                if signal.getsignal(number := getattr(signal, name, signal.SIGTERM)) != signal.SIG_IGN:
+                    signal.signal(number, signal.default_int_handler)
         # Not labutils.main(), which answers interrupts and broken pipes itself.
         with labutils.make_context("labutils", list(sys.argv[1:] if argv is None else argv)) as context:
             return labutils.invoke(context) or 0
@@ -101,6 +73,9 @@ def jobs(text: str):
     return click.option("--jobs", type=COUNT, metavar="N", help=f"{text} (default: one per core)")
 
 
+strict = click.option("--strict", is_flag=True, help="exit with 1 if any file failed, not only if all did")
+
+
 def copies(folder: str):
     """The options of every command that takes notebooks and fills a folder."""
     only = click.option("--only", default="", metavar="05,06", help="these notebooks, by number or name")
@@ -109,7 +84,7 @@ def copies(folder: str):
     return lambda function: only(out(notebooks(function)))
 
 
-@click.group(cls=Group, no_args_is_help=False, epilog=EXAMPLES)
+@click.group(cls=Group, no_args_is_help=False, epilog=EXAMPLES["labutils"])
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def labutils():
     """Ten notebooks on music genre and affect recognition."""
@@ -123,7 +98,7 @@ def doctor():
     return 1 if doctor() else 0
 
 
-@labutils.group("data", no_args_is_help=False, epilog=DATA_EXAMPLES)
+@labutils.group("data", no_args_is_help=False, epilog=EXAMPLES["data"])
 def data():
     """Make, build and look at data sets."""
 
@@ -146,12 +121,14 @@ def data_demo(out, **options):
 @click.option("--labels", required=True, metavar="CSV", help="columns file, genre, split, group if known, and any axes")
 @click.option("--out", required=True, metavar="ROOT", help="folder for the data set")
 @jobs("processes")
-def data_build(audio, labels, out, jobs):
+@strict
+def data_build(audio, labels, out, jobs, strict):
     """Make a data set from a folder of audio and a table of labels."""
     from ..corpus.build import from_audio
 
     root = from_audio(audio, labels, out, jobs=jobs)
     print(f"The data set is in {root}\nNext: labutils data info {root}")
+    return 1 if strict and (root / "failed.csv").exists() else 0
 
 
 @data.command("info")
@@ -163,20 +140,7 @@ def data_info(root):
     print(describe(root))
 
 
-@data.command("difficulty")
-@click.argument("root", default="")
-def data_difficulty(root):
-    """How well simple models do on a data set (default: the default data)."""
-    from ..corpus.build import difficulty
-    from ..lab import find_data
-
-    root = find_data(root)
-    print(f"How hard {root} is for simple models")
-    for name, value in difficulty(root).items():
-        print(f"  {name:<32} {value:6.3f}")
-
-
-@labutils.command(epilog=RUN_EXAMPLES)
+@labutils.command(epilog=EXAMPLES["run"])
 @click.option("--data", default="", metavar="ROOT", help="data set (default: the default data)")
 @copies("runs/<data set>")
 @click.option("--params", metavar="FILE", help="yaml file of parameters")
@@ -184,6 +148,7 @@ def data_difficulty(root):
 @jobs("notebooks at a time")
 @click.option("--time-limit", type=POSITIVE, default=1800.0, metavar="SECONDS", help="for one notebook (default: 1800)")
 @click.option("--in-place", is_flag=True, help="write the outputs into the source notebooks too")
+@click.option("--fresh", is_flag=True, help="run those too that DIR holds already, of this code and data")
 def run(**options):
     """Run notebooks and collect their results."""
     from .run import run
@@ -191,11 +156,12 @@ def run(**options):
     return 0 if all(notebook.state == "ok" for notebook in run(**options)) else 1
 
 
-@labutils.command(epilog=PREDICT_EXAMPLES)
+@labutils.command(epilog=EXAMPLES["predict"])
 @click.argument("files", nargs=-1, required=True)
 @click.option("--data", default="", metavar="ROOT", help="data set to learn from (default: the default data)")
 @click.option("--out", default="predictions", metavar="DIR", help="folder of figures (default: predictions/)")
-def predict(files, data, out):
+@strict
+def predict(files, data, out, strict):
     """Genre and affect over time of your own audio: wav, flac, ogg or mp3."""
     import matplotlib
 
@@ -205,19 +171,37 @@ def predict(files, data, out):
 
     matplotlib.use("Agg")  # figures go to files only
     device, _ = choose_device()
-    return 1 if predict_files(files, Experiment(root=find_data(data), device=device), out) else 0
+    failed = predict_files(files, Experiment(root=find_data(data), device=device), out)
+    return 1 if failed == len(files) or (strict and failed) else 0
 
 
-@labutils.group("publish", no_args_is_help=False, epilog=PUBLISH_EXAMPLES)
+@labutils.command()
+@click.option("--data", default="", metavar="ROOT", help="have it hear this data set too (default: the default data)")
+@click.option("--only-get", is_flag=True, help="fetch it, and hear nothing yet")
+def pretrained(data, only_get):
+    """Fetch the network that has heard 200,000 songs (29 MB), for notebooks 06 to 10."""
+    from .. import pretrained
+    from ..data import FOLDERS, SpectrogramDataset
+    from ..lab import find_data
+
+    print(f"The network is here: {pretrained.get()}")
+    parts = [(task, split) for task in ("genre", "affect") for split in ("train", "test")]
+    root = None if only_get else find_data(data)
+    for task, split in parts if root else ():
+        if (root / FOLDERS[task, "raw"] / split).is_dir():
+            pretrained.embed(SpectrogramDataset(root, task, split))  # kept, so that the notebooks need not wait for it
+
+
+@labutils.group("publish", no_args_is_help=False, epilog=EXAMPLES["publish"])
 def publish():
     """Write copies of the notebooks for other hands."""
 
 
-def _chosen(notebooks, only) -> list:
+def _chosen(notebooks, only, plain=False) -> list:
     from .parameters import load_notebooks, select
     from .run import default_folder
 
-    return select(load_notebooks(default_folder(notebooks)), only)
+    return select(load_notebooks(default_folder(notebooks), plain=plain), only)
 
 
 @publish.command("bundle")
@@ -240,7 +224,7 @@ def publish_scripts(notebooks, only, out):
     """Plain scripts, and a main.py that runs them all."""
     from .publish import scripts
 
-    print(f"Run them all: python {scripts(_chosen(notebooks, only), out)[-1]}")
+    print(f"Run them all: python {scripts(_chosen(notebooks, only, True), out)[-1]}")
 
 
 @publish.command("handout")

@@ -21,7 +21,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
-from ..store import save_text
+from ..files import inside, output_folder, save_text
 from .parameters import UsageError, load_notebooks, select
 
 REGION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)\n *### END SOLUTION$", re.M | re.S)
@@ -41,9 +41,10 @@ def publish(notebooks: str | Path, out: str | Path, only: str = "") -> Path:
     ------
     UsageError : an exercise without a solution region, or a region outside an exercise; nothing is written then.
     """
-    folder, out = Path(notebooks), Path(out)
-    sources = {n.name: nbformat.read(n.path, as_version=4) for n in select(load_notebooks(folder), only)}
-    for reader, chapters in copies(sources).items():
+    folder = Path(notebooks).resolve()
+    readers = copies({n.name: n.content for n in select(load_notebooks(folder, plain=True), only)})
+    out = output_folder(out, folder)
+    for reader, chapters in readers.items():
         for name, chapter in chapters.items():
             save_text(out / reader / "notebooks" / f"{name}.ipynb", nbformat.writes(chapter) + "\n")
         texts = _linked_texts(folder, chapters)
@@ -137,7 +138,8 @@ def _linked_texts(folder: Path, chapters: dict) -> dict[str, str]:
     """The texts (.md) that the notebooks link to, such as a glossary, by their link."""
     prose = "\n".join(c.source for chapter in chapters.values() for c in chapter.cells if c.cell_type == "markdown")
     links = dict.fromkeys(re.findall(r"\]\(([^)#:\s]+\.md)[#)]", prose))
-    return {link: (folder / link).read_text(encoding="utf-8") for link in links if (folder / link).exists()}
+    there = [link for link in links if (folder / link).exists()]
+    return {link: inside(folder.parent, f"{folder.name}/{link}").read_text(encoding="utf-8") for link in there}
 
 
 class _Renderer(IPythonRenderer):

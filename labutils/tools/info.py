@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import data
+from ..corpus.build import verify
 
 
 def describe(root) -> str:
@@ -15,6 +16,7 @@ def describe(root) -> str:
     root = data.find_root(root)
     lines = [f"{root}"]
     lines += [f"  {name}: {value}" for name, value in data.provenance(root).items()]
+    lines += [f"  problem: {problem}" for problem in verify(root)]
     for (task, kind), folder in data.FOLDERS.items():
         if not (root / folder).is_dir():
             lines.append(f"{folder}: missing")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
+import math
 import re
 from pathlib import Path
 
 import nbformat
 import yaml
+
+from ..files import blame
 
 SET_BY_OPTION = {"data_root": "--data", "output_dir": "--out"}
 
@@ -27,28 +31,38 @@ class Notebook:
     num_cells: int
     needs: list[str]  # names of notebooks that run before it
     defaults: dict  # of its parameters
+    content: nbformat.NotebookNode | None = None
     parameters: dict = dataclasses.field(default_factory=dict)  # given in this run
     state: str = "waiting"  # running, ok, FAILED, skipped
     reason: str = ""  # of a failure
     seconds: float = 0.0
     cells_done: int = 0
+    key: str = ""  # of code, parameters and data
 
 
-def load_notebooks(folder: Path) -> list[Notebook]:
-    """The notebooks of a folder, with what they need and the literals of the cell tagged `parameters`."""
+def load_notebooks(folder: Path, *, plain: bool = False) -> list[Notebook]:
+    """The notebooks of a folder, with what they need and the literals of the cell tagged `parameters`.
+
+    `plain`: their code must be plain Python, without magics.
+
+    Raises
+    ------
+    UsageError : no notebook there, or a damaged one.
+    """
     found = []
-    for path in sorted(folder.glob("*.ipynb")):
-        try:
+    for path in sorted(filter(Path.is_file, folder.glob("*.ipynb"))):
+        with blame(path, "restore it or take it out of the folder", UsageError):
             content = nbformat.read(path, as_version=4)
-        except nbformat.reader.NotJSONError as error:
-            raise UsageError(f"{path}: is not a notebook; restore it or take it out of the folder") from error
-        defaults = {}
-        for cell in content.cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                statements = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
-                defaults = {node.targets[0].id: ast.literal_eval(node.value) for node in statements}
-        needs = list(content.metadata.get("labutils", {}).get("needs", []))
-        found.append(Notebook(path.stem, path.resolve(), len(content.cells), needs, defaults))
+            nbformat.validate(content)
+            trees = {cell.id: ast.parse(cell.source) for cell in content.cells if cell.cell_type == "code" and
+                     (plain or "parameters" in cell.metadata.get("tags", []))}  # fmt: skip
+            defaults = {}
+            for cell in content.cells:
+                if "parameters" in cell.metadata.get("tags", []):
+                    statements = [node for node in trees[cell.id].body if isinstance(node, ast.Assign)]
+                    defaults = {node.targets[0].id: ast.literal_eval(node.value) for node in statements}
+            needs = [str(name) for name in content.metadata.get("labutils", {}).get("needs", [])]
+        found.append(Notebook(path.stem, path.resolve(), len(content.cells), needs, defaults, content))
     if not found:
         raise UsageError(f"{folder}: no notebooks there; give their folder as --notebooks")
     return found
@@ -69,12 +83,8 @@ def read_file(path) -> dict:
     """A yaml file of parameters; None: none."""
     if not path:
         return {}
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not valid yaml ({' '.join(str(error).split())})") from error
+    with blame(path, "write lines NAME: VALUE in yaml", UsageError):
+        content = _yaml(Path(path).read_text(encoding="utf-8")) or {}
     if not isinstance(content, dict):
         raise UsageError(f"{path}: must hold lines NAME: VALUE")
     return content
@@ -87,11 +97,19 @@ def read_pairs(pairs: list[str]) -> dict:
         name, equals, text = pair.partition("=")
         if not (name and equals):
             raise UsageError(f"-p {pair}: write it as NAME=VALUE")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"-p {pair}: the value is not valid yaml; put it in quotes") from error
+        with blame(f"-p {pair}", "write the value as in yaml, or put it in quotes", UsageError):
+            values[name] = _yaml(text)
     return values
+
+
+def _yaml(text: str):
+    """What plain yaml says; a few lines with aliases could mean billions of values."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > 9 or isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) and deep nesting are not allowed")
+    return yaml.safe_load(text)
 
 
 def assign(chosen: list[Notebook], every: list[Notebook], from_file: dict, from_pairs: dict) -> None:
@@ -141,11 +159,10 @@ def _checked(name: str, value, notebook: Notebook):
     """The value, if it is of the default's type; 1e-3, which yaml reads as text, and 1 become floats."""
     default = notebook.defaults[name]
     if isinstance(default, float) and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
+        with contextlib.suppress(ValueError, OverflowError):
             value = float(value)
-        except ValueError:
-            pass
-    if default is not None and type(value) is not type(default):
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    if default is not None and (type(value) is not type(default) or infinite):
         expected = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         kind = expected.get(type(default), f"a {type(default).__name__}")
         raise UsageError(f"parameter {name} of {notebook.name}: {value!r} is not {kind} (default: {default!r})")

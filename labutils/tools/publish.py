@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import copy
 import io
 import json
 import os
@@ -18,7 +19,7 @@ import nbformat
 
 import labutils
 
-from ..store import save_text
+from ..files import output_folder, save_text
 from .parameters import Notebook, UsageError
 
 PACKAGE, ASSETS = Path(__file__).parents[1], Path(__file__).parent / "assets"
@@ -49,9 +50,10 @@ def bundle(notebooks: list[Notebook], target="plain", out=None, *, user="", gpu=
     user = user or os.environ.get("KAGGLE_USERNAME", "")
     if target == "kaggle" and not re.fullmatch(r"[\w-]+", user):
         raise UsageError(f"the Kaggle user name is {user!r}; give yours as --user NAME, or set KAGGLE_USERNAME")
+    out = output_folder(out, *{notebook.path.parent for notebook in notebooks})
     template = (ASSETS / "bootstrap.py").read_text(encoding="utf-8").strip()
     for notebook in notebooks:
-        content = nbformat.read(notebook.path, as_version=4)
+        content = copy.deepcopy(notebook.content)
         if not any(_is(cell, "bootstrap") for cell in content.cells):
             raise UsageError(f"{notebook.path}: no cell is tagged bootstrap; tag the one that imports labutils")
         for cell in content.cells:
@@ -140,8 +142,8 @@ def scripts(notebooks: list[Notebook], out=None) -> list[Path]:
     `out`: folder; None: `published/scripts`.
     """
     out = Path(out or PUBLISHED / "scripts")
-    contents = {notebook.name: nbformat.read(notebook.path, as_version=4) for notebook in notebooks}
-    texts = {name: as_script(content, name) for name, content in contents.items()}
+    out = output_folder(out, PACKAGE, *{notebook.path.parent for notebook in notebooks})
+    texts = {notebook.name: as_script(notebook.content, notebook.name) for notebook in notebooks}
     texts["main"] = (ASSETS / "main.py").read_text(encoding="utf-8")
     for name, text in texts.items():
         save_text(out / f"{name}.py", text)
@@ -179,8 +181,8 @@ def _comment(prose: str) -> str:
 
 def _displayed(source: str) -> str:
     """Code of a cell whose last value, which a notebook shows by itself, is handed to `display`."""
-    last = ast.parse(source).body[-1]
-    shown = ast.get_source_segment(source, last)
+    last = [None, *ast.parse(source).body][-1]
+    shown = last and ast.get_source_segment(source, last)
     if not isinstance(last, ast.Expr) or SILENT.match(shown):
         return source
     lines = source.split("\n")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
-import json
 import math
 import re
+import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pandas as pd
 
-from .. import plots
 from ..evaluation import REPORT, Estimate
-from ..store import save_text
+from ..files import DataError, blame, read_json, save_json, save_text, seal
 from .parameters import Notebook
 
+ASSETS = Path(__file__).parent / "assets"
 COLUMNS = ["notebook", "metric", "value", "ci_low", "ci_high", "n", "seed", "dataset"]
 GENRE_ROWS = {  # of the picture of results
     "LSTM mel raw": "lstm.mel_raw", "LSTM mel beat": "lstm.mel_beat", "LSTM chroma raw": "lstm.chroma_raw",
@@ -31,13 +33,6 @@ AFFECT_ROWS = {
 PICTURE = (
     "Scores of all models with 95 % intervals, for genre and for each affect axis; crosses are the report's figures"
 )
-# Pygments' purple, the template's orange numbers and its grey captions are too pale to read for weak eyes
-DARKER = """<style>
-.highlight .ow, .highlight .nd { color: #8a10d0 }
-div.prompt.output_prompt { color: #b3370f }
-caption { color: #555 }
-</style>
-"""
 MISSING = Estimate(math.nan, math.nan, 0)
 DEMO_NOTE = "Made from the procedural default data: these numbers say nothing about real music."
 
@@ -46,15 +41,9 @@ def write(notebooks: list[Notebook], out: Path) -> None:
     """Make `results.csv`, the HTML pages and `index.html` in OUT, then print what came out."""
     table, note = collect(out)
     save_text(out / "results.csv", table.to_csv(index=False))
-    states_path = out / "run.json"  # of all runs into OUT: `--only` adds to earlier ones
-    states = json.loads(states_path.read_text(encoding="utf-8")) if states_path.exists() else {}
-    for notebook in notebooks:
-        seconds = round(notebook.seconds, 1)
-        states[notebook.name] = {"state": notebook.state, "seconds": seconds, "reason": notebook.reason}
-    save_text(states_path, json.dumps(dict(sorted(states.items())), indent=1))
     _write_pages(notebooks, out)
     draw(table, note, out / "results.png")
-    save_text(out / "index.html", _index(out, states, headlines(table), note, len(table)))
+    save_text(out / "index.html", _index(out, headlines(table), note, len(table)))
 
     print("\nNotebooks\n" + "\n".join(f"  {state_line(notebook)}" for notebook in notebooks))
     if not (rows := headlines(table)).empty:
@@ -65,15 +54,53 @@ def write(notebooks: list[Notebook], out: Path) -> None:
             print(f"  {out / what}")
 
 
+def states(out: Path) -> dict[str, dict]:
+    """What became of each notebook in all runs into OUT, by name; none if the list is damaged: then they run again."""
+    found = {}
+    with contextlib.suppress(DataError), blame(out / "run.json", "remove it"):
+        for name, state in read_json(out / "run.json", "remove it").items():
+            found[name] = {key: str(state[key]) for key in ("state", "reason", "key", "sealed")}
+            found[name]["seconds"] = float(state["seconds"])
+    return found
+
+
+def remember(notebook: Notebook, out: Path) -> None:
+    """Add what became of a notebook to the list of OUT, where `--only` and the next run find it."""
+    state = {"state": notebook.state, "seconds": round(notebook.seconds, 1), "reason": notebook.reason}
+    state |= {"key": notebook.key, "sealed": _sealed(notebook, out)}
+    save_json(out / "run.json", dict(sorted({**states(out), notebook.name: state}.items())))
+
+
+def is_finished(notebook: Notebook, out: Path) -> bool:
+    """Whether OUT holds the whole results of the same code, parameters and data."""
+    state = states(out).get(notebook.name, {"state": ""})
+    return state["state"] == "ok" and state["key"] == notebook.key and state["sealed"] == _sealed(notebook, out)
+
+
+def _sealed(notebook: Notebook, out: Path) -> str:
+    return " ".join([*seal(out / "notebooks" / notebook.path.name), *seal(out / "records" / f"{notebook.name}.json")])
+
+
 def collect(out: Path) -> tuple[pd.DataFrame, str]:
-    """All records in OUT as one table with the columns `COLUMNS`, and the sentence that must stand beside them."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "records").glob("*.json"))]
-    rows = [
-        {"notebook": record["notebook"], "dataset": record["dataset"]["name"], **metric}
-        for record in records
-        for metric in record["metrics"]
-    ]
-    procedural = any(record["dataset"]["kind"] == "procedural" for record in records)
+    """All records in OUT as one table with the columns `COLUMNS`, and the sentence that must stand beside them.
+
+    A record of a notebook that failed since, or one that is damaged, is left out; the damaged one is named.
+    """
+    rows, procedural, known = [], False, states(out)
+    for path in sorted((out / "records").glob("*.json")):
+        if known.get(path.stem, {"state": "ok"})["state"] != "ok":
+            continue
+        try:
+            with blame(path, "run its notebook again"):
+                record = read_json(path, "run its notebook again")
+                data = record["dataset"]
+                for metric in record["metrics"]:
+                    numbers = {key: float("nan" if metric[key] is None else metric[key]) for key in COLUMNS[2:5]}
+                    texts = {"notebook": str(record["notebook"]), "dataset": str(data["name"]), "seed": metric["seed"]}
+                    rows.append({**texts, "metric": str(metric["metric"]), **numbers, "n": int(metric["n"])})
+                procedural |= data["kind"] == "procedural"
+        except DataError as error:
+            print(f"warning: {error}", file=sys.stderr)
     return pd.DataFrame(rows, columns=COLUMNS), DEMO_NOTE if procedural else ""
 
 
@@ -94,6 +121,8 @@ def headlines(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, note: str, path: Path) -> None:
     """The picture of results: genre, and each affect axis, with intervals and the report's figures beside them."""
+    from .. import plots  # takes a second
+
     found = {  # the interval is all that is known of the error
         row.metric: Estimate(row.value, math.inf, row.n, limits=(row.ci_low, row.ci_high)) for row in table.itertuples()
     }
@@ -109,38 +138,31 @@ def draw(table: pd.DataFrame, note: str, path: Path) -> None:
             references[title] = {row: REPORT[name] for row, name in rows.items() if name in REPORT}
     path.unlink(missing_ok=True)
     if panels:
-        plots.save(plot_results(panels, references, title=note).axes, path)
+        plots.save(plot_results(panels, references, title=note), path)
 
 
 def plot_results(panels: dict, references: dict, *, title=None):
-    """Panels {title: (name of the score, {row: Estimate})} side by side, as `plot_estimates`; returns the Figure.
+    """Panels {title: (name of the score, {row: Estimate})} side by side, as `plot_estimates`; returns their Axes.
 
     `references`: figures of the report {title: {row: value}}.
     """
-    size = (2.1 * len(panels) + 2.4, 0.3 * max(len(rows) for _, rows in panels.values()) + 1.4)
-    figure, axes = plots.plt.subplots(1, len(panels), figsize=size, sharex=True, squeeze=False, layout="constrained")
-    before = None
-    for ax, (name, (score, rows)) in zip(axes.flat, panels.items()):
-        plots.plot_estimates(rows, references=references.get(name), ax=ax, title=name, xlabel=score, ylabel="")
-        ax.get_legend().remove()
+    from .. import plots
+
+    size = (2.1 + 2.4 / len(panels), 0.3 * max(len(rows) for _, rows in panels.values()) + 1.4)  # inches
+    axes, before = plots.panels(1, len(panels), size=size, share="x"), None
+    for ax, (name, (score, rows)) in zip(axes, panels.items()):
+        look = {"title": name.capitalize(), "xlabel": score, "ylabel": ""}
+        plots.plot_estimates(rows, references=references.get(name), ax=ax, **look)
         ax.axvline(0, color=plots.COLORS[7], lw=0.8)
         ax.tick_params(labelleft=list(rows) != before)  # the same rows again: named once
         before = list(rows)
-    lines = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels())}
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize="small")
-    figure.suptitle(title)
-    return figure
+    axes[0].figure.suptitle(title)
+    return axes
 
 
 def state_line(notebook: Notebook) -> str:
     """State, name, seconds and, where something went wrong, the reason."""
     return f"{notebook.state:<8} {notebook.name:<24} {notebook.seconds:6.0f} s  {notebook.reason}".rstrip()
-
-
-def forget(notebook: Notebook, out: Path) -> None:
-    """Remove what an earlier run left of a notebook, so that it is not mistaken for a result of this one."""
-    for name in (f"notebooks/{notebook.path.name}", f"records/{notebook.name}.json", f"html/{notebook.name}.html"):
-        (out / name).unlink(missing_ok=True)
 
 
 def failure(executed: Path, log: Path) -> str:
@@ -169,24 +191,25 @@ def _write_pages(notebooks: list[Notebook], out: Path) -> None:
     """HTML of what was executed; the "classic" template keeps the alternative text of figures."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="classic")
+    exporter, darker = HTMLExporter(template_name="classic"), (ASSETS / "page.html").read_text(encoding="utf-8")
     for notebook in notebooks:
-        executed = out / "notebooks" / notebook.path.name
+        executed = out / ("notebooks" if notebook.state == "ok" else "logs") / notebook.path.name
         if executed.exists():
-            page = exporter.from_filename(str(executed))[0].replace("</head>", DARKER + "</head>", 1)
+            page = exporter.from_filename(str(executed))[0].replace("</head>", f"{darker}</head>", 1)
             save_text(out / "html" / f"{notebook.name}.html", page)
 
 
-def _index(out: Path, states: dict, rows: pd.DataFrame, note: str, num_metrics: int) -> str:
+def _index(out: Path, rows: pd.DataFrame, note: str, num_metrics: int) -> str:
     table = []
-    for name, state in states.items():
-        page = f"html/{name}.html"
-        link = f'<a href="{page}">{html.escape(name)}</a>' if (out / page).exists() else html.escape(name)
-        table.append([link, state["state"], f"{state['seconds']:.0f}", html.escape(state["reason"])])
+    for name, state in states(out).items():
+        link = html.escape(name)
+        if (out / "html" / f"{name}.html").exists():
+            link = f'<a href="html/{quote(name, safe="")}.html">{link}</a>'
+        table.append([link, html.escape(state["state"]), f"{state['seconds']:.0f}", html.escape(state["reason"])])
     columns = ["notebook", "state", "seconds", "reason"]
     notebooks = pd.DataFrame(table, columns=columns).to_html(index=False, escape=False, border=0)
     picture = f'<img src="results.png" alt="{PICTURE}">' if (out / "results.png").exists() else ""
-    page = (Path(__file__).parent / "assets" / "index.html").read_text(encoding="utf-8")
+    page = (ASSETS / "index.html").read_text(encoding="utf-8")
     return page.format(
         notebooks=notebooks, note=note, picture=picture, headlines=rows.to_html(index=False, border=0),
         num_metrics=num_metrics,

@@ -6,7 +6,9 @@ is slower on two threads than on one), and results are repeatable to the bit for
 
 from __future__ import annotations
 
+import contextlib
 import graphlib
+import hashlib
 import os
 import re
 import subprocess
@@ -17,25 +19,29 @@ from pathlib import Path
 import nbformat
 import psutil
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
-from ..store import save_text
+from ..files import locked, output_folder, save_text
 from . import parameters, report
 from .parameters import Notebook, UsageError
-from .publish import set_badges
+from .publish import pack, set_badges
 
 TIME_LIMIT = 1800  # seconds per notebook
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Without rfc3987_syntax, which comes with JupyterLab: its grammar of web addresses would be compiled at every start, in
 # three times the time that papermill needs for itself.
-START = "import runpy, sys; sys.modules['rfc3987_syntax'] = None; runpy.run_module('papermill', run_name='__main__')"
+START = """import os, runpy, sys, threading
+sys.modules['rfc3987_syntax'] = None
+watch = sys.stdin.read  # ends when the run does, however it dies; the kernel ends when this process does
+threading.Thread(target=lambda: (watch(), os._exit(1)), daemon=True).start()
+runpy.run_module('papermill', run_name='__main__')"""
 PAPERMILL = [sys.executable, "-c", START]
 
 
 def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jobs=None, time_limit=TIME_LIMIT,
-        in_place=False) -> list[Notebook]:  # fmt: skip
+        in_place=False, fresh=False) -> list[Notebook]:  # fmt: skip
     """Run notebooks, collect their results and print them: `labutils run`.
 
     Parameters
@@ -45,6 +51,7 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
     params : yaml file of parameters.   pairs : "NAME=VALUE" strings, stronger than the file.
     jobs : notebooks at a time; None: one per core.   time_limit : seconds for one notebook.
     in_place : write the outputs into the source notebooks as well; they run with the parameters they have.
+    fresh : run also those that a run into `out` has finished with the same code, parameters and data.
 
     Returns
     -------
@@ -52,7 +59,8 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
 
     Raises
     ------
-    UsageError : unknown notebook or parameter, wrong type.   DataError : no usable data set.
+    UsageError : unknown notebook or parameter, wrong type.   DataError : no usable data set, or an `out` that would
+        mix with the notebooks or the data.
     """
     every = parameters.load_notebooks(default_folder(notebooks))
     chosen = parameters.select(every, only)
@@ -67,20 +75,28 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
 
     root = Path(find_data(data)).resolve()
     compile_librosa()
-    out = Path(out or Path("runs") / re.sub(r"[^\w.-]+", "_", provenance(root)["name"])).resolve()
+    folders = {notebook.path.parent for notebook in every}
+    out = output_folder(out or Path("runs") / provenance(root)["name"], root, *folders).resolve()
     for part in ("notebooks", "records", "html", "logs", "params"):
         (out / part).mkdir(parents=True, exist_ok=True)
     for notebook in [] if in_place else chosen:
         paths = {"data_root": str(root), "output_dir": str(out)}
         notebook.parameters |= {name: path for name, path in paths.items() if name in notebook.defaults}
+    files = sorted(path for depth in ("*", "*/*", "*/*/*") for path in root.glob(depth) if path.is_file())
+    state = pack(), [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    for notebook in chosen:
+        code = [cell.source for cell in notebook.content.cells if cell.cell_type == "code"]
+        notebook.key = hashlib.sha256(repr((code, notebook.parameters, state)).encode()).hexdigest()
     threads = dict.fromkeys(THREADS, "1")
     environment = {**os.environ, **threads, "LABUTILS_DATA": str(root), "LABUTILS_OUTPUT": str(out)}
     environment["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, not the user's own of that name
     if (CHECKOUT / "pyproject.toml").exists():  # the kernels import this very package
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
     try:
-        with FileLock(out / ".lock", timeout=0):
+        with locked(out / ".run", timeout=0):
             print(f"Running {len(chosen)} notebooks on {root}", flush=True)
+            for notebook in chosen if fresh else []:
+                report.remember(notebook, out)  # as waiting
             _execute(order, chosen, out, environment, jobs or _num_cores(), time_limit)
             if in_place:
                 install_outputs(chosen, out)
@@ -92,27 +108,19 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
 
 def install_outputs(notebooks: list[Notebook], out: Path) -> None:
     """Copy outputs and execution counts into the source notebooks; of their text only the badges may change."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
     for notebook in notebooks:
         if notebook.state == "ok":
             source = nbformat.read(notebook.path, as_version=4)
             set_badges(source, notebook.name)
             executed = nbformat.read(out / "notebooks" / notebook.path.name, as_version=4)
+            executed, _ = CoalesceStreamsPreprocessor().preprocess(executed, {})  # what a cell printed: one output
             for cell, done in zip(source.cells, executed.cells, strict=True):
                 if cell.cell_type == "code":
-                    cell.outputs, cell.execution_count = _join_streams(done.outputs), done.execution_count
+                    cell.outputs, cell.execution_count = done.outputs, done.execution_count
                     cell.metadata.pop("execution", None)
             save_text(notebook.path, nbformat.writes(source) + "\n")
-
-
-def _join_streams(outputs: list) -> list:
-    """One output for what a cell printed, however many pieces it came in."""
-    joined = []
-    for output in outputs:
-        if joined and output.output_type == "stream" and joined[-1].get("name") == output.name:
-            joined[-1]["text"] += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 def default_folder(named=None) -> Path:
@@ -147,19 +155,23 @@ def _execute(order, chosen, out: Path, environment: dict, jobs: int, time_limit:
             ready = sorted([*ready, *order.get_ready()], key=lambda name: (-waited_for[name], name))
             while ready and len(running) < jobs:
                 notebook = by_name[ready.pop(0)]
-                report.forget(notebook, out)
-                if lost := [name for name in notebook.needs if name in by_name and by_name[name].state != "ok"]:
+                if report.is_finished(notebook, out):
+                    notebook.state, notebook.reason = "ok", "finished before; --fresh runs it again"
+                elif lost := [name for name in notebook.needs if name in by_name and by_name[name].state != "ok"]:
                     notebook.state, notebook.reason = "skipped", f"needs {lost[0]}, which did not succeed"
-                    order.done(notebook.name)
-                    display.end(notebook)
+                    report.remember(notebook, out)
                 else:
                     running.append(_Run(notebook, out, environment, time_limit))
                     display.start(notebook)
+                    continue
+                order.done(notebook.name)
+                display.end(notebook)
             time.sleep(0.2)
             for job in list(running):
                 job.poll()
                 display.update()
                 if job.notebook.state != "running":
+                    report.remember(job.notebook, out)
                     running.remove(job)
                     order.done(job.notebook.name)
                     display.end(job.notebook)
@@ -174,7 +186,8 @@ class _Run:
 
     def __init__(self, notebook: Notebook, out: Path, environment: dict, time_limit: float):
         self.notebook, self.time_limit, self.started = notebook, time_limit, time.monotonic()
-        self.executed, self.log = out / "notebooks" / notebook.path.name, out / "logs" / f"{notebook.name}.log"
+        self.done, self.log = out / "notebooks" / notebook.path.name, out / "logs" / f"{notebook.name}.log"
+        self.executed = out / "logs" / notebook.path.name  # until it is whole
         command = [*PAPERMILL, str(notebook.path), str(self.executed)]
         command += ["--kernel", "python3", "--language", "python", "--cwd", str(notebook.path.parent)]
         command += ["--progress-bar", "--log-level", "ERROR"]
@@ -184,7 +197,7 @@ class _Run:
             command += ["-f", str(params)]
         with open(self.log, "wb") as log:  # a session of its own: Ctrl-C reaches this process only, which then kills
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         notebook.state = "running"
 
@@ -197,6 +210,7 @@ class _Run:
         code = self.process.poll()
         if code == 0:
             notebook.state, notebook.cells_done = "ok", notebook.num_cells
+            os.replace(self.executed, self.done)
         elif code is not None or notebook.seconds > self.time_limit:
             self.kill()
             notebook.state, notebook.reason = "FAILED", report.failure(self.executed, self.log)
@@ -206,16 +220,10 @@ class _Run:
 
     def kill(self) -> None:
         """End the process and all its descendants: a kernel is in a session of its own and would live on."""
-        try:
-            process = psutil.Process(self.process.pid)
-            family = [*process.children(recursive=True), process]
-        except psutil.NoSuchProcess:
-            return
-        for member in family:
-            try:
+        family = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        for member in [*family, self.process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-            except psutil.NoSuchProcess:
-                pass
         self.process.wait()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import re
@@ -77,25 +76,21 @@ def _save(content: bytes, suffix: str, text: str) -> None:
 
 
 def main(file: str) -> int:
-    """Run the scripts beside `file` in order, each in a process of its own; 1 if one of them failed."""
-    folder = Path(file).resolve().parent
-    scripts = {path.stem: path for path in sorted(folder.glob("[0-9]*.py"))}
-    parser = argparse.ArgumentParser(description="Run the scripts in order.", allow_abbrev=False)
-    parser.add_argument("--data", default="", metavar="ROOT", help="data set (default: the default data)")
-    parser.add_argument("--out", default="", metavar="DIR", help="folder for records and figures (default: output/)")
-    parser.add_argument("--only", default="", metavar="05,06", help="these scripts, by number or name")
-    parser.add_argument("pairs", nargs="*", metavar="NAME=VALUE", help="parameters, for each script that has them")
-    args = parser.parse_args()
-    words = set(filter(None, args.only.split(",")))
-    chosen = [name for name in scripts if not words or words & {name, name.split("_")[0]}]
-    if lost := words - {word for name in chosen for word in (name, name.split("_")[0])}:
-        parser.error(f"--only {min(lost)}: no such script; there are {', '.join(scripts)}")
-    options = {"data_root": args.data, "output_dir": args.out}
-    pairs, failed = [*args.pairs, *(f"{name}={value}" for name, value in options.items() if value)], []
+    """Run the scripts beside `file` in order, each in a process of its own; 1 if one of them failed.
+
+    Arguments: numbers or names of scripts (none: all), and NAME=VALUE for each script that has the parameter.
+    """
+    scripts = {path.stem: path for path in sorted(Path(file).resolve().parent.glob("[0-9]*.py"))}
+    known = {word: name for name in scripts for word in (name, name.split("_")[0])}
+    pairs = [word for word in sys.argv[1:] if "=" in word]
+    words = [word for word in sys.argv[1:] if "=" not in word]
+    if lost := [word for word in words if word not in known]:
+        sys.exit(f"{lost[0]}: no such script; there are {', '.join(scripts)}")
+    chosen, failed = sorted({known[word] for word in words or known}), []
     heads = {name: scripts[name].read_text(encoding="utf-8").partition("\nscript.begin(")[0] for name in chosen}
     owned = {name: [pair for pair in pairs if f"\n{pair.partition('=')[0]} = " in heads[name]] for name in chosen}
     if lost := set(pairs) - {pair for mine in owned.values() for pair in mine}:
-        parser.error(f"{min(lost)}: no script has this parameter; write NAME=VALUE")
+        sys.exit(f"{min(lost)}: no script has this parameter; write NAME=VALUE")
     for name in chosen:
         print(f"\n=== {name}", flush=True)
         done = subprocess.run([sys.executable, str(scripts[name]), *owned[name]])

@@ -120,10 +120,10 @@ def test_no_clip_at_all_is_an_error(music, tmp_path):
     ("change", "message"),
     [
         (lambda t: t.drop(columns="genre"), "column 'genre' is missing"),
-        (lambda t: t.iloc[:0], "has no rows"),
+        (lambda t: t.iloc[:0], "has a header but no rows"),
         (lambda t: t.assign(split="validation"), "line 2: split is 'validation'; write train or test"),
         (lambda t: t.assign(genre=[None, *"bababa"[: len(t) - 1]]), "line 2: genre is empty"),
-        (lambda t: t.assign(calm="very"), "column 'calm' holds text"),
+        (lambda t: t.assign(calm="very"), "line 2: calm is 'very', not a number"),
         (lambda t: pd.concat([t, t.iloc[:1]]), r"0\.wav is listed twice"),
         (lambda t: t.assign(split="test"), "no clip is in the train split"),
         (lambda t: t.assign(id=range(len(t))), "column 'id' stands for the ids .* rename or remove it"),
@@ -142,7 +142,7 @@ def test_missing_audio_folder_or_table(music, tmp_path):
     with pytest.raises(DataError, match="file not found"):
         build.from_audio(music[0], tmp_path / "none.csv", tmp_path / "out")
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(DataError, match="cannot be read as csv"):
+    with pytest.raises(DataError, match="cannot be read .*UTF-8"):
         build.from_audio(music[0], tmp_path / "empty.csv", tmp_path / "out")
 
 
@@ -152,7 +152,7 @@ def test_two_recipes_are_never_mixed_in_one_folder(music, tmp_path):
     table.iloc[::-1].to_csv(folder / "clips.csv", index=False)
     with pytest.raises(DataError, match="made with another table; use another folder"):
         from_audio(folder, tmp_path / "out")
-    with pytest.raises(DataError, match="not made by labutils"):
+    with pytest.raises(DataError, match="would mix with the source"):
         from_audio(folder, folder)
 
 

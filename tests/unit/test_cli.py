@@ -35,7 +35,7 @@ def test_wrong_use_exits_with_2(arguments, capsys):
     assert "Usage: labutils" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["data", "info"], ["data", "difficulty"], ["predict", "x.wav", "--data"]])
+@pytest.mark.parametrize("arguments", [["data", "info"], ["predict", "x.wav", "--data"]])
 def test_a_missing_data_set_is_one_line_and_exit_code_1(arguments, tmp_path, capsys):
     assert main([*arguments, str(tmp_path / "absent")]) == 1
     error = capsys.readouterr().err

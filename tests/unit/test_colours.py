@@ -6,6 +6,7 @@ CIELAB, where about 2 is just noticeable side by side.
 
 from itertools import combinations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -45,6 +46,12 @@ def seen(colours, eye) -> np.ndarray:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
 
 
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
 @pytest.mark.parametrize("eye", ["normal", *MACHADO])
 def test_every_two_colours_of_the_palette_differ(eye):
     lab = seen([to_rgb(color) for color in plots.COLORS], eye)
@@ -64,7 +71,7 @@ SCALES = {  # of the figures that have one, as they are drawn
     "probabilities": lambda: plots.plot_probabilities([0, 1, 2], np.eye(2), ["a", "b"]),
 }
 SIGNED = {
-    "maps": lambda: plots.plot_maps(np.ones((1, 3, 3))),
+    "maps": lambda: plots.plot_maps({"input": np.ones((1, 3, 3))})[0],
     "occlusion": lambda: plots.plot_occlusion(np.ones((3, 3)), 1.0),
 }
 
@@ -90,21 +97,20 @@ def test_the_two_sides_of_the_scale_of_signed_maps_differ(name, eye):
 
 
 def styles(ax):
-    return [(line.get_linestyle(), line.get_marker()) for line in ax.lines if not line.get_label().startswith("_")]
+    """Dashes and marker of each line in the legend of a figure."""
+    handles = ax.figure.legends[0].legend_handles
+    return [(line._dash_pattern, line.get_marker()) for line in handles]
 
 
 def test_series_of_one_figure_differ_in_line_or_marker_too():
     x, history = np.arange(3), [{"epoch": e, "train_loss": 1 / e, "val_loss": 1, "val_score": 0} for e in (1, 2, 3)]
-    figures = [
-        plots.plot_curves(x, {name: x for name in "abcd"}),
-        plots.plot_bands(x, {name: [x, x] for name in "abcd"}, line=(1, "best")),
-        plots.plot_history(history),
-    ]
-    for ax in figures:
-        assert len(styles(ax)) > 2 and len(set(styles(ax))) == len(styles(ax))
-    for number in (0, 1):
-        dots = plots.plot_spread({"a": [1, 2]}, color=plots.COLORS[number]).lines[0].get_marker()
-        assert dots == plots.MARKERS[number]
-    ax = plots.plot_latent(np.ones((12, 2)), np.arange(12), list("abcdefghijkl"))
-    shapes = {scatter.get_paths()[0].vertices.tobytes() for scatter in ax.collections}
-    assert len(shapes) == 12
+    figures = {
+        4: plots.plot_curves(x, {name: x for name in "abcd"}),
+        5: plots.plot_curves(x, {name: [x, x] for name in "abcd"}, markers=True, line=(1, "best")),
+        3: plots.plot_history(history),
+        2: plots.plot_spread({"random": {"a": [1, 2]}, "stratified": {"a": [1, 2]}}),
+        12: plots.plot_latent(np.ones((12, 2)), np.arange(12), list("abcdefghijkl")),
+    }
+    for number, ax in figures.items():
+        assert len(styles(ax)) == number
+        assert len({repr(style) for style in styles(ax)}) == number

@@ -169,3 +169,20 @@ def test_neighbour_purity_leaves_the_point_itself_out():
     points, labels = np.array([[0.0], [1.0], [3.0], [10.0], [11.0]]), np.array([0, 0, 1, 1, 1])
     assert evaluation.neighbour_purity(points, labels, 1).tolist() == [1, 1, 0, 1, 1]
     assert evaluation.neighbour_purity(points, labels, 2).tolist() == [0.5, 0.5, 0, 1, 1]
+
+
+def test_the_temperature_undoes_a_known_scale():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (4000, 5))
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (rng.random((4000, 1)) > chances.cumsum(axis=1)).sum(axis=1)
+    assert evaluation.temperature(logits, labels) == pytest.approx(1, abs=0.05)
+    assert evaluation.temperature(3 * logits, labels) == pytest.approx(3, abs=0.15)
+    assert evaluation.calibration_error(labels, chances) < 0.03
+
+
+def test_the_calibration_error_is_known_where_every_answer_is_sure():
+    sure = np.tile([0.95, 0.05], (10, 1))
+    labels = np.array([0] * 6 + [1] * 4)  # six of ten right
+    assert evaluation.calibration_error(labels, sure) == pytest.approx(0.35)
+    assert evaluation.calibration_error(np.zeros(10, int), np.eye(2)[np.zeros(10, int)]) == 0

@@ -129,7 +129,7 @@ def test_outputs_of_solutions_go_and_others_stay(published, name):
 
 def test_two_runs_give_the_same_files(tmp_path, published):
     first, second = (handout.publish(NOTEBOOKS, tmp_path / run, only="08") for run in "ab")
-    files = [path.relative_to(first) for path in sorted(first.rglob("*")) if path.is_file()]
+    files = [path.relative_to(first) for path in sorted(first.rglob("*.*")) if path.suffix]
     assert len(files) == 2 * (3 + 2 * len(texts_of({"08": SOURCES["08_affect_regression"]})))
     for file in files:
         assert (first / file).read_bytes() == (second / file).read_bytes(), file

@@ -144,7 +144,7 @@ def test_average_frames_averages_real_frames_only():
 
 def test_input_norm_standardises_and_keeps_padding_zero():
     class Statistics:
-        def statistics(self):
+        def mean_and_deviation(self):
             import numpy as np
 
             return np.full(20, 2.0, np.float32), np.full(20, 4.0, np.float32)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EVERY = parameters.load_notebooks(ROOT / "notebooks")
 ADDRESS = "https://github.com/owner/music-lab"
 PREINSTALLED = {"IPython", "PIL", "filelock", "joblib", "librosa", "matplotlib", "numba", "numpy", "pandas", "scipy"}
-PREINSTALLED |= {"sklearn", "soundfile", "threadpoolctl", "torch", "tqdm"}  # on Kaggle and Colab
+PREINSTALLED |= {"psutil", "seaborn", "sklearn", "soundfile", "soxr", "threadpoolctl", "torch", "tqdm"}  # on both
 
 
 FIELDS = {  # of kernel-metadata.json, as github.com/Kaggle/kaggle-api documents them in docs/kernels_metadata.md
@@ -334,10 +334,9 @@ def test_main_runs_the_chosen_scripts_and_says_which_failed(small_scripts):
     done = call(small_scripts / "main.py", "seed=4")
     assert done.returncode == 1 and done.stdout.index("=== 01_small") < done.stdout.index("=== 02_broken")
     assert "\n   a\n0  5\n" in done.stdout and done.stdout.endswith("failed: 02_broken\n")
-    assert call(small_scripts / "main.py", "--only", "1_small").returncode == 2
-    assert "there are 01_small" in call(small_scripts / "main.py", "--only", "7").stderr
+    assert "1_small: no such script; there are 01_small" in call(small_scripts / "main.py", "1_small").stderr
     assert "no script has this parameter" in call(small_scripts / "main.py", "sede=4").stderr
-    done = call(small_scripts / "main.py", "--only", "01", "--out", small_scripts / "there")
+    done = call(small_scripts / "main.py", "01", f"output_dir={small_scripts / 'there'}")
     assert done.returncode == 0 and (small_scripts / "there" / "figures").is_dir()
 
 

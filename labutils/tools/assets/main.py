@@ -1,4 +1,4 @@
-"""Runs the scripts beside this file in order: python main.py --help"""
+"""Runs the scripts beside this file in order: python main.py [05 06 ...] [NAME=VALUE ...]"""
 
 import sys
 

