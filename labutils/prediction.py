@@ -1,11 +1,12 @@
-"""What the notebooks' models say of any recording: genre and affect over time (notebook 10).
+"""What the best models of a data set say of any recording: genre, affect and tags over time (notebook 10).
 
-A recording is cut into windows as long as the clips that the models were trained on. Each window gets its own
-log-mel spectrogram, in dB below its own maximum, so that the models meet it as they met their training clips.
+A recording is cut into windows as long as the clips that the models were trained on, and each window is heard as a
+training clip was. Which kind of model speaks is decided by clips that were held out, and how sure it may sound, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -13,22 +14,108 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import softmax
 
-from . import audio, plots, recipes
-from .data import FOLDERS, Batch, DataError, pad_collate
+from . import audio, evaluation, plots, pretrained, recipes
+from .data import FOLDERS, DataError, SpectrogramDataset, pad_collate
 from .files import blame
 from .training import device_of
 
+NUM_TAGS = 6  # in the picture
 
-class Ensemble(NamedTuple):
-    """The CNNs of 07, 08 and 10 on one data set. For `load_models`."""
 
-    genre: list  # S classifiers; empty where the data set has no genres
+class Network:
+    """The genre CNN of 07, or the affect CNNs of 08, of one experiment. For `load_models`.
+
+    `held_out`: validation clips are not trained on, so that they can tell how good this kind of model is.
+    """
+
+    name = "CNN"
+
+    def __init__(self, one: recipes.Experiment, axes: list[str], held_out: bool = False):
+        changes = {"refit": False} if held_out else {}
+        fits = [one.affect("cnn", axis, **changes) for axis in axes] if axes else [one.genre("cnn", **changes)]
+        self.models, self.trained = [fit.model for fit in fits], sum(not fit.loaded for fit in fits)
+
+    def of_clips(self, clips: SpectrogramDataset, num_frames: int | None = None) -> np.ndarray:
+        """Logits [N, C] or affect values [N, A] of clips, or of their first frames."""
+        return self._outputs([clips.frames(i)[:num_frames] for i in range(len(clips))])
+
+    def of_sounds(self, sounds: list[np.ndarray]) -> np.ndarray:
+        """The same of windows, float32 [samples] at 22,050 Hz."""
+        return self._outputs([audio.log_mel(sound).T for sound in sounds])
+
+    @torch.inference_mode()
+    def _outputs(self, mels: list[np.ndarray]) -> np.ndarray:
+        parts = [mels[i : i + 64] for i in range(0, len(mels), 64)]
+        batches = [pad_collate([(mel, 0) for mel in part]).to(device_of(self.models[0])) for part in parts]
+        rows = [[model(batch.x, batch.lengths).cpu().numpy() for model in self.models] for batch in batches]
+        return np.concatenate([np.column_stack(row) for row in rows])
+
+
+class Probe:
+    """A linear model on the vectors of the pretrained network (09): logistic regression, or ridge for affect.
+
+    For `load_models`. It hears a recording as it heard the data set: from audio, or from log-mel.
+    """
+
+    name = "probe on the pretrained network"
+
+    def __init__(self, one: recipes.Experiment, axes: list[str], held_out: bool = False):
+        from sklearn.linear_model import LogisticRegression, RidgeCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        splits = one.affect_splits() if axes else one.genre_splits()
+        clips = splits.train if held_out else splits.train.joined(splits.val)
+        self.source, self.layer = pretrained.source_of(clips), "pooled" if axes else "penultimate"
+        linear = RidgeCV(np.logspace(0, 5, 11)) if axes else LogisticRegression(C=0.05, max_iter=2000)
+        vectors = pretrained.embed(clips, layer=self.layer)
+        self.linear = make_pipeline(StandardScaler(), linear).fit(vectors, clips.labels)
+        self.network, self.trained = pretrained.load(), 0
+
+    def of_clips(self, clips: SpectrogramDataset, num_frames: int | None = None) -> np.ndarray:
+        """Log probabilities [N, C] or affect values [N, A] of clips, or of their first frames."""
+        if num_frames is None:
+            return self._outputs(pretrained.embed(clips, layer=self.layer))
+        share = audio.HOP_LENGTH / audio.SAMPLE_RATE * pretrained.SAMPLE_RATE / pretrained.HOP_LENGTH
+        inputs = (pretrained.clip_input(clips, i, self.source) for i in range(len(clips)))
+        cut = [x[: round(num_frames * share)] for x in inputs]
+        return self._outputs(pretrained.clip_vectors(cut, self.network, self.layer))
+
+    def of_sounds(self, sounds: list[np.ndarray]) -> np.ndarray:
+        """The same of windows, float32 [samples] at 22,050 Hz."""
+        from_mel = self.source == "mel"
+        inputs = [pretrained.from_mel(audio.log_mel(x).T) if from_mel else pretrained.from_audio(x) for x in sounds]
+        return self._outputs(pretrained.clip_vectors(inputs, self.network, self.layer))
+
+    def _outputs(self, vectors: np.ndarray) -> np.ndarray:
+        classifies = hasattr(self.linear, "predict_log_proba")
+        return self.linear.predict_log_proba(vectors) if classifies else self.linear.predict(vectors)
+
+
+@dataclasses.dataclass
+class Ensemble:
+    """The kind of model that did best on held-out clips, one per seed, for genre and for affect. For `load_models`."""
+
+    genre: list  # S models; empty where the data set has no genres
     classes: list[str]
-    affect: list  # groups of regressors that give all axes together; empty where the data set has no axes
+    affect: list  # S models that give all axes; empty where the data set has no axes
     axes: list[str]
     num_frames: int  # of a window: the median of the training clips
-    trained: int  # models that were not in the cache
+    rehearsals: list  # S pairs: a model of the same kind as `genre`, and validation clips that it did not train on
+    found: list[str]  # what the held-out clips said, a line for each kind of model
+    trained: int = 0  # models that were not in the cache
+
+    def held_out(self, num_frames: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Labels [M] and logits [M, C] of the validation clips of all seeds, or of their first frames."""
+        logits = [model.of_clips(clips, num_frames) for model, clips in self.rehearsals]
+        return np.concatenate([clips.labels for _, clips in self.rehearsals]), np.concatenate(logits)
+
+    def temperature(self, num_samples: int) -> float:
+        """What logits are divided by so that probabilities fit the held-out clips, cut to the length of a recording."""
+        num_frames = 1 + num_samples // audio.HOP_LENGTH
+        return evaluation.temperature(*self.held_out(num_frames if num_frames < self.num_frames else None)[::-1])
 
 
 class Prediction(NamedTuple):
@@ -38,8 +125,9 @@ class Prediction(NamedTuple):
     seconds: float  # of the recording
     genre: np.ndarray  # [S, W, C] probabilities
     classes: list[str]
-    affect: np.ndarray  # [M, W, A] values, about 0 to 1
+    affect: np.ndarray  # [S, W, A] values, about 0 to 1
     axes: list[str]
+    tags: pd.DataFrame  # [W, 50] probabilities of the pretrained network's tags; no columns without it
 
 
 class Recording:
@@ -77,33 +165,56 @@ class Recording:
 
 
 def load_models(experiment: recipes.Experiment, num_seeds: int = 2) -> Ensemble:
-    """The genre CNNs of 07, the affect CNNs of 08 and the multitask CNNs of 10, trained or from the cache.
+    """The CNNs of 07 and 08 or, where they answer held-out clips better, probes on the pretrained network (09).
 
-    Notebook 10. They are made by the same calls as there, so what a notebook trained is not trained again.
+    Notebook 10. Networks are made by the same calls as there, so what a notebook trained is not trained again.
 
     Raises
     ------
     DataError : the data set has neither genres nor axes.
     """
-    has = {task: (Path(experiment.root) / FOLDERS[task, "raw"] / "train").is_dir() for task in ("genre", "affect")}
-    genre, affect, classes, axes, seeds = [], [], [], [], experiment.seeds(num_seeds)
-    if has["affect"]:
-        train = experiment.affect_splits().train
-        axes = train.axes
-        affect = [[one.affect("cnn", axis) for axis in axes] for one in seeds] + [[one.affect("cnn")] for one in seeds]
-    if has["genre"]:
-        train = experiment.genre_splits().train
-        classes = train.classes
-        genre = [one.genre("cnn") for one in seeds]
-    if not any(has.values()):
+    folders = {task: Path(experiment.root) / FOLDERS[task, "raw"] / "train" for task in ("genre", "affect")}
+    if not any(folder.is_dir() for folder in folders.values()):
         raise DataError(f"{experiment.root}: has no training clips with raw frames; give another data set")
-    fits = [*genre, *(fit for group in affect for fit in group)]
-    return Ensemble([fit.model for fit in genre], classes, [[fit.model for fit in group] for group in affect], axes,
-                    int(np.median(train.lengths)), sum(not fit.loaded for fit in fits))  # fmt: skip
+    seeds, result = experiment.seeds(num_seeds), Ensemble([], [], [], [], 0, [], [])
+    if folders["affect"].is_dir():
+        splits = [one.affect_splits() for one in seeds]
+        result.axes, result.num_frames = splits[0].train.axes, int(np.median(splits[0].train.lengths))
+        kind, _ = _best("affect", seeds, [part.val for part in splits], result)
+        result.affect = [kind(one, result.axes) for one in seeds]
+        result.trained += sum(model.trained for model in result.affect)
+    if folders["genre"].is_dir():
+        splits = [one.genre_splits() for one in seeds]
+        result.classes, result.num_frames = splits[0].train.classes, int(np.median(splits[0].train.lengths))
+        kind, models = _best("genre", seeds, [part.val for part in splits], result)
+        result.genre = [kind(one, []) for one in seeds]
+        result.trained += sum(model.trained for model in result.genre)
+        result.rehearsals = [(model, part.val) for model, part in zip(models, splits)]
+    return result
+
+
+def _best(task: str, seeds: list, held_out: list[SpectrogramDataset], result: Ensemble) -> tuple[type, list]:
+    """The kind of model that answers held-out clips best, and its models that did not train on them."""
+    scores, models = {}, {}
+    for kind in (Network, Probe) if pretrained.available() else (Network,):
+        models[kind] = [kind(one, result.axes if task == "affect" else [], held_out=True) for one in seeds]
+        result.trained += sum(model.trained for model in models[kind])
+        outputs = np.concatenate([model.of_clips(clips) for model, clips in zip(models[kind], held_out)])
+        labels = np.concatenate([clips.labels for clips in held_out])
+        if task == "genre":
+            scores[kind], metric = evaluation.macro_f1(labels, outputs.argmax(axis=1)), "macro F1"
+        else:
+            scores[kind], metric = evaluation.mean_spearman(labels, outputs), "mean rho"
+        result.found.append(f"{task}, {kind.name}: {metric} {scores[kind]:.2f} on {len(labels)} held-out answers")
+    best = max(scores, key=scores.get)
+    return best, models[best]
 
 
 def predict(ensemble: Ensemble, samples: np.ndarray | Recording, *, hop: float = 0.25) -> Prediction:
-    """Genre probabilities and affect values of each window of a recording. Notebook 10.
+    """Genre probabilities, affect values and tags of each window of a recording. Notebook 10.
+
+    The probabilities are calibrated: logits are divided by a temperature (Guo et al., 2017) at which held-out clips,
+    cut to the recording's length, get probabilities as high as their answers are right.
 
     Parameters
     ----------
@@ -119,17 +230,21 @@ def predict(ensemble: Ensemble, samples: np.ndarray | Recording, *, hop: float =
     last = max(len(samples) - size, 0)
     step = max(round(hop * size), 1)
     starts = np.unique(np.append(np.arange(0, max(last - step // 2, 1), step), last))  # the last to the very end
-    genre, affect = [], []
+    temperature = ensemble.temperature(len(samples)) if ensemble.genre else 1.0
+    network = pretrained.load() if pretrained.available() else None
+    genre, affect, tags = [], [], []
     for some in np.split(starts, range(64, len(starts), 64)):
-        pieces = [samples[start : start + size] for start in some]
-        if not np.isfinite(np.concatenate(pieces)).all():
+        sounds = [samples[start : start + size] for start in some]
+        if not np.isfinite(np.concatenate(sounds)).all():
             raise audio.AudioError("audio: holds NaN or infinite samples; export it again")
-        windows = pad_collate([(audio.log_mel(piece).T, 0) for piece in pieces])
-        genre.append([_outputs(model, windows).softmax(dim=1).numpy() for model in ensemble.genre])
-        affect.append([np.column_stack([_outputs(model, windows) for model in group]) for group in ensemble.affect])
+        genre.append([softmax(model.of_sounds(sounds) / temperature, axis=1) for model in ensemble.genre])
+        affect.append([model.of_sounds(sounds) for model in ensemble.affect])
+        if network is not None:
+            tags.append(pretrained.clip_vectors([pretrained.from_audio(sound) for sound in sounds], network, "tags"))
     genre, affect = (np.concatenate(part, axis=1) if part[0] else np.array([]) for part in (genre, affect))
     times, seconds = (starts + min(size, len(samples)) / 2) / audio.SAMPLE_RATE, len(samples) / audio.SAMPLE_RATE
-    return Prediction(times, seconds, genre, ensemble.classes, affect, ensemble.axes)
+    tags = pd.DataFrame(np.concatenate(tags), columns=network.tags) if tags else pd.DataFrame(index=range(len(starts)))
+    return Prediction(times, seconds, genre, ensemble.classes, affect, ensemble.axes, tags)
 
 
 def summary(found: Prediction) -> pd.DataFrame:
@@ -147,27 +262,25 @@ def summary(found: Prediction) -> pd.DataFrame:
 
 
 def draw(found: Prediction, title: str = ""):
-    """Genre probabilities over time, and affect over time with the spread of the models: Axes [1 or 2]. Notebook 10."""
-    axes = plots.panels(bool(found.axes) + bool(found.classes), size=(9, 3.2), share="x")
+    """Genre, affect with the spread of the models, and the strongest tags over time: Axes [1 to 3]. Notebook 10."""
+    shown = [bool(found.classes), bool(found.axes), len(found.tags.columns) > 0]
+    axes = plots.panels(sum(shown), size=(9, 3.2), share="x")
+    waiting, edges = iter(axes), [0, *(found.times[1:] + found.times[:-1]) / 2, found.seconds]
     if found.classes:
         order = [found.classes.index(name) for kind, name in summary(found).index if kind == "genre"]
-        edges = [0, *(found.times[1:] + found.times[:-1]) / 2, found.seconds]
         names = [found.classes[i] for i in order]
-        plots.plot_probabilities(edges, found.genre.mean(axis=0)[:, order], names, ax=axes[0])
+        plots.plot_probabilities(edges, found.genre.mean(axis=0)[:, order], names, ax=next(waiting))
     if found.axes:
         one = len(found.times) == 1  # a single window is drawn as a level over the whole recording
         values, times = np.repeat(found.affect, 1 + one, axis=1), [0, found.seconds] if one else found.times
         curves = {axis: values[:, :, a] for a, axis in enumerate(found.axes)}
         plots.plot_curves(
-            times, curves, markers=True, ax=axes[-1], title="Mean of the models, and from the lowest to the highest",
-            ylabel="affect (0 to 1)", xlim=(0, found.seconds), ylim=(min(0, values.min()), max(1, values.max())),
+            times, curves, markers=True, ax=next(waiting), ylabel="affect (0 to 1)", xlim=(0, found.seconds),
+            title="Mean of the models, and from the lowest to the highest",
+            ylim=(min(0, values.min()), max(1, values.max())),
         )  # fmt: skip
+    if shown[2]:
+        strongest = found.tags.mean().nlargest(NUM_TAGS).index
+        plots.plot_probabilities(edges, found.tags[strongest], list(strongest), ax=next(waiting), ylabel="tag")
     axes[0].figure.suptitle(title)
     return axes
-
-
-@torch.inference_mode()
-def _outputs(model, windows: Batch) -> torch.Tensor:
-    """Outputs of a model for some windows."""
-    windows = windows.to(device_of(model))
-    return model(windows.x, windows.lengths).cpu()

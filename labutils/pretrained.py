@@ -7,33 +7,26 @@ package index, under the ISC licence; the network here is ours, in PyTorch, and 
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-import importlib.util
 import math
-import os
-import subprocess
-import sys
-import tempfile
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import audio
 from .audio import _one_thread
 from .corpus import build
-from .data import KAGGLE_INPUT, SpectrogramDataset, check_choice, provenance
+from .corpus.weights import HOW, NETWORKS, available, weights  # noqa: F401 (notebooks ask for them here)
+from .data import SpectrogramDataset, check_choice, provenance
+from .files import DataError, whole_file
 from .progress import progress
-from .store import DataError, Store, home, whole_file
+from .store import home
 
 SAMPLE_RATE = 16000  # Hz
 N_FFT = 512  # samples
@@ -41,15 +34,6 @@ HOP_LENGTH = 256  # samples between two frames: 16 ms
 NUM_BANDS = 96
 WINDOW = 187  # frames of a training example: 3 s
 LEVEL = 26.0  # dB of the loudest mel value of a clip, where a data set does not know it: about that of real clips
-
-WHEEL = "musicnn-0.1.0-py3-none-any.whl"
-SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
-# Where a network lies in the package, with the SHA-256 of its index and tensors. "msd": 50 last.fm tags of about
-# 200,000 songs of the Million Song Dataset; "mtt": 50 tags of MagnaTagATune, 19,000 clips of a netlabel.
-NETWORKS = {
-    "msd": ("MSD_musicnn", "ffb40cd66093fac1af5e4bae851c19c767a962aa577d0aa1fa12b426f15215ad"),
-    "mtt": ("MTT_musicnn", "5a310d763b7d8bafda59f31636c3f1b87b5c62d134d7e6ff9b880e4c25515ab4"),
-}
 # Which vector of a clip, as columns of the row that `embed` keeps; maximum and mean over time take turns in the first
 LAYERS = {
     "front": slice(0, 1122),
@@ -58,174 +42,6 @@ LAYERS = {
     "penultimate": slice(1506, 1706),
     "tags": slice(1706, 1756),
 }
-HOW = "get it with `labutils pretrained`, or with `pip install --no-deps musicnn==0.1.0` (29 MB)"
-
-
-def find(network: str = "msd") -> Path | None:
-    """Where the weights of a network are: a file or a folder, or None if they are not here.
-
-    Notebook 09. Looked for in this order: beside this package (a published notebook may carry them), in the installed
-    package `musicnn`, in `home()/pretrained`, in a wheel attached on Kaggle.
-    """
-    carried = Path(__file__).parent / "assets" / f"musicnn-{network}.npz"
-    if carried.exists():
-        return carried
-    package = importlib.util.find_spec("musicnn")  # imports nothing
-    if package and package.origin:
-        return Path(package.origin).parent
-    wheels = [home() / "pretrained" / WHEEL]
-    for depth in ("*", "*/*", "*/*/*"):
-        wheels += sorted(KAGGLE_INPUT.glob(f"{depth}/musicnn-*.whl"))
-    return next((wheel for wheel in wheels if wheel.exists()), None)
-
-
-def available(network: str = "msd") -> bool:
-    """Whether the weights of a network are here; `HOW` says how to get them. Notebook 09."""
-    return find(network) is not None
-
-
-def get() -> Path:
-    """Fetch the weights with pip, unless they are here, and return where they are.
-
-    Notebook 09. The wheel stays whole, with its licence: 29 MB in `home()/pretrained`.
-
-    Raises
-    ------
-    DataError : pip cannot fetch the wheel, or it is not the one we know.
-    """
-    path = home() / "pretrained" / WHEEL
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        if found := find():
-            return found
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        done = subprocess.run([*command, "--dest", folder, "musicnn==0.1.0"], capture_output=True, text=True)
-        wheel = Path(folder, WHEEL)
-        if done.returncode or not wheel.exists():
-            reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-            raise DataError(f"{WHEEL}: pip could not fetch it ({reason}); try again online, or put the file at {path}")
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
-            raise DataError(f"{WHEEL}: what pip fetched is not the file we know; take it from pypi.org, to {path}")
-        os.replace(wheel, path)
-    return path
-
-
-def read_checkpoint(index: bytes, tensors: bytes) -> dict[str, np.ndarray]:
-    """The float32 tensors of a TensorFlow checkpoint ("tensor bundle") by name, without the optimiser's.
-
-    Notebook 09. `index` is a LevelDB table: blocks of keys and values, of which the last bytes name the block that
-    lists the others. A key is the name of a tensor, its value a protobuf message with shape, offset and size.
-    """
-    found, at, numbers = {}, len(index) - 48, []
-    for _ in range(4):  # offset and size of the block of extras, and of the block that lists the others
-        number, at = _varint(index, at)
-        numbers.append(number)
-    for _, place in _entries(index, *numbers[2:]):
-        offset, at = _varint(place, 0)
-        for name, message in _entries(index, offset, _varint(place, at)[0]):
-            entry = _fields(message)
-            if name and "Adam" not in name and entry[1] == [1]:  # float32; the entry without a name is the header
-                shape = [_fields(size)[1][0] for size in _fields(entry[2][0]).get(2, [])]
-                start, size = entry.get(4, [0])[0], entry[5][0]
-                found[name] = np.frombuffer(tensors, "<f4", size // 4, start).reshape(shape)
-    return found
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A whole number in groups of seven bits, the lowest first, and where the next thing begins."""
-    value, shift = data[at] & 127, 7
-    while data[at] > 127:
-        at += 1
-        value |= (data[at] & 127) << shift
-        shift += 7
-    return value, at + 1
-
-
-def _entries(index: bytes, offset: int, size: int):
-    """Keys and values of a block. A key holds only what differs from the end of the key before."""
-    block, at, key = index[offset : offset + size], 0, b""
-    end = size - 4 - 4 * int.from_bytes(block[-4:], "little")  # where the list of restarts begins
-    while at < end:
-        shared, at = _varint(block, at)
-        rest, at = _varint(block, at)
-        length, at = _varint(block, at)
-        key = key[:shared] + block[at : at + rest]
-        at += rest + length
-        yield key.decode(), block[at - length : at]
-
-
-def _fields(message: bytes) -> dict[int, list]:
-    """The fields of a protobuf message by number, each with all its values."""
-    fields, at = {}, 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        kind = tag & 7  # 0: a number, 2: bytes after their length, 5: four bytes
-        value, at = (4, at) if kind == 5 else _varint(message, at)
-        if kind:
-            value, at = message[at : at + value], at + value
-        fields.setdefault(tag >> 3, []).append(value)
-    return fields
-
-
-class Weights(NamedTuple):
-    """What is read of a network. Notebook 09."""
-
-    tensors: dict[str, np.ndarray]  # by their names in TensorFlow
-    tags: list[str]
-    notice: str  # the licence: whoever passes the weights on passes it on
-    digest: str  # changes with the tensors
-
-
-def weights(network: str = "msd") -> Weights:
-    """The tensors of a network, its tags and its licence.
-
-    Notebook 09.
-
-    Raises
-    ------
-    DataError : an unknown network; weights that are not here, or damaged.
-    """
-    check_choice("network", network, NETWORKS)
-    if not (place := find(network)):
-        raise DataError(f"the weights of MusiCNN are not here: {HOW}")
-    return _read(place, network)
-
-
-@functools.cache
-def _read(place: Path, network: str) -> Weights:
-    try:
-        if place.suffix == ".npz":
-            with np.load(place, allow_pickle=False) as file:
-                arrays = dict(file)
-            tags, notice = arrays.pop("tags").tolist(), str(arrays.pop("notice"))
-            arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-            digest = hashlib.sha256(place.read_bytes()).hexdigest()
-        else:
-            root = zipfile.Path(place) if place.suffix == ".whl" else place.parent
-            folder, digest = NETWORKS[network]
-            files = [root / "musicnn" / folder / name for name in (".index", ".data-00000-of-00001")]
-            index, tensors = (file.read_bytes() for file in files)
-            if hashlib.sha256(index + tensors).hexdigest() != digest:
-                raise ValueError("the tensors are not those we know")
-            arrays = read_checkpoint(index, tensors)
-            notice = (root / "musicnn-0.1.0.dist-info" / "LICENSE.md").read_text(encoding="utf-8")
-            module = ast.parse((root / "musicnn" / "configuration.py").read_text(encoding="utf-8"))
-            lists = {node.targets[0].id: node.value for node in module.body if isinstance(node, ast.Assign)}
-            tags = ast.literal_eval(lists[f"{network.upper()}_LABELS"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{place}: is damaged ({error}); delete it, then {HOW}") from error
-    return Weights(arrays, tags, notice, digest)
-
-
-def pack(network: str, path: Path) -> None:
-    """Write a network as float16 (1.6 MB) with tags and licence, for notebooks that carry it. Notebook 09.
-
-    `find` knows it as `assets/musicnn-<network>.npz` beside this module.
-    """
-    found = weights(network)
-    half = {name: tensor.astype(np.float16) for name, tensor in found.tensors.items()}
-    with whole_file(path) as part, open(part, "wb") as file:
-        np.savez_compressed(file, **half, tags=found.tags, notice=found.notice)
 
 
 class Activations(NamedTuple):
@@ -479,11 +295,35 @@ def _rows(cut: np.ndarray, model: MusiCNN) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
+def source_of(dataset: SpectrogramDataset) -> str:
+    """How a data set is heard if nothing else is said: "audio" if it has any, else "mel". For `embed`."""
+    root = dataset.folder.parent
+    record = provenance(root)
+    sounds = record["kind"] == "procedural" or ("audio" in record and Path(record["audio"]).is_dir())
+    return "audio" if sounds else "mel"
+
+
+def clip_input(dataset: SpectrogramDataset, i: int, source: str) -> np.ndarray:
+    """The network's input [T, 96] for clip i, from its audio or from its log-mel. For `embed`.
+
+    Raises
+    ------
+    DataError : the clip's audio is not here.
+    """
+    row = dataset.rows[i]
+    if source == "mel":
+        return from_mel(dataset.store.frames(row)[:, : audio.NUM_MELS])
+    root = dataset.folder.parent
+    samples = build.load_audio(root, dataset.ids[i])
+    if samples is None:
+        raise DataError(f"{root}: the sound of clip {dataset.ids[i]} is not here; bring it back, or use source='mel'")
+    return from_audio(samples)
+
+
 def embed(dataset: SpectrogramDataset, network="msd", layer="penultimate", *, source="auto") -> np.ndarray:
     """The vectors of a data set's clips, float32 [N, D]: see `clip_vectors`.
 
-    Notebook 09. A clip is heard once: its vectors are kept in `home()/pretrained`, under the content of data, weights
-    and code.
+    Notebook 09. A clip is heard once: its vectors are kept in `home()/pretrained`, under its content.
 
     Parameters
     ----------
@@ -498,45 +338,32 @@ def embed(dataset: SpectrogramDataset, network="msd", layer="penultimate", *, so
     check_choice("source", source, ("auto", "audio", "mel"))
     if dataset.time != "raw":
         raise DataError(f"{dataset.folder}: has one column per beat; open the data set with time='raw'")
-    root, store = dataset.folder.parent, dataset.store
-    if source == "auto":
-        record = provenance(root)
-        sounds = record["kind"] == "procedural" or ("audio" in record and Path(record["audio"]).is_dir())
-        source = "audio" if sounds else "mel"
-    key = f"{store.fingerprint} {weights(network).digest}".encode() + Path(__file__).read_bytes()
-    name = f"{network}-{source}-{hashlib.blake2b(key, digest_size=10).hexdigest()}.npy"
-    path = home() / "pretrained" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        vectors = _kept_vectors(path, len(store.ids))
-        missing = [row for row in dataset.rows if np.isnan(vectors[row, 0])]
-        if missing:
-            model = load(network)
-            try:
-                for row in progress(missing, desc=f"{network} hears {dataset.split} clips", unit="clip"):
-                    vectors[row] = _rows(windows(_input(root, store, row, source))[0], model).mean(axis=0)
-            finally:  # what was heard before an error or a stop is kept
-                with whole_file(path) as part, open(part, "wb") as file:
-                    np.save(file, vectors)
-    return vectors[dataset.rows, LAYERS[layer]]
+    source = source_of(dataset) if source == "auto" else source
+    key = _digest(weights(network).digest.encode(), Path(__file__).read_bytes())
+    folder = home() / "pretrained" / f"{network}-{source}-{key}"
+    model, vectors = None, []
+    for i, row in enumerate(progress(dataset.rows, desc=f"{network} hears {dataset.split} clips", unit="clip")):
+        path = folder / f"{_digest(dataset.store.frames(row).tobytes())}.npy"
+        vector = _kept(path)
+        if vector is None:
+            model = model or load(network)
+            vector = _rows(windows(clip_input(dataset, i, source))[0], model).mean(axis=0)
+            with whole_file(path) as part, open(part, "wb") as file:
+                np.save(file, vector)
+        vectors.append(vector)
+    return np.stack(vectors)[:, LAYERS[layer]]
 
 
-def _kept_vectors(path: Path, num_clips: int) -> np.ndarray:
-    """The vectors [N, 1756] kept at `path`; NaN for clips that were not heard yet."""
-    vectors = np.full((num_clips, LAYERS["tags"].stop), np.nan, np.float32)
-    if path.exists():
-        try:
-            vectors[:] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            warnings.warn(f"{path}: damaged, made anew ({error})", stacklevel=3)
-    return vectors
+def _digest(*contents: bytes) -> str:
+    return hashlib.blake2b(b"".join(contents), digest_size=12).hexdigest()
 
 
-def _input(root: Path, store: Store, row: int, source: str) -> np.ndarray:
-    """The network's input for one clip of a folder."""
-    if source == "mel":
-        return from_mel(store.frames(row)[:, : audio.NUM_MELS])
-    samples = build.load_audio(root, store.ids[row])
-    if samples is None:
-        raise DataError(f"{root}: the sound of clip {store.ids[row]} is not here; bring it back, or use source='mel'")
-    return from_audio(samples)
+def _kept(path: Path) -> np.ndarray | None:
+    """The vector [1756] kept at `path`; None where there is none, or a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        return np.load(path, allow_pickle=False).reshape(LAYERS["tags"].stop)
+    except (OSError, ValueError, EOFError) as error:
+        warnings.warn(f"{path}: damaged, made anew ({error})", stacklevel=3)
+        return None

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -273,7 +274,8 @@ def _write(table, clips, out: Path, record: dict, jobs, *, inputs=(), anew=False
             if clip in todo
         ]
         failed = {}
-        done = joblib.Parallel(n_jobs=jobs or joblib.cpu_count(), return_as="generator_unordered")(work)
+        with joblib.parallel_config("loky", initializer=_end_with, initargs=[os.getpid()]):
+            done = joblib.Parallel(n_jobs=jobs or joblib.cpu_count(), return_as="generator_unordered")(work)
         with open(out / SEALS, "a", encoding="utf-8") as journal:
             for clip, made in progress(done, desc=f"features -> {out.name}", total=len(work), unit="clip"):
                 if isinstance(made, str):
@@ -305,6 +307,17 @@ def _write(table, clips, out: Path, record: dict, jobs, *, inputs=(), anew=False
         if table.empty:
             raise DataError(f"{out}: no clip could be used; see {out / 'failed.csv'}")
     return out
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent does, however that died; else it would wait for work for minutes."""
+
+    def watch():
+        while os.getppid() == parent or os.name == "nt":
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _sound(out: Path, recipe: dict, paths: dict, sources: dict, anew: bool) -> tuple[dict, set, bool]:

@@ -181,10 +181,11 @@ def predict(files, data, out, strict):
 def pretrained(data, only_get):
     """Fetch the network that has heard 200,000 songs (29 MB), for notebooks 06 to 10."""
     from .. import pretrained
+    from ..corpus import weights
     from ..data import FOLDERS, SpectrogramDataset
     from ..lab import find_data
 
-    print(f"The network is here: {pretrained.get()}")
+    print(f"The network is here: {weights.get()}")
     parts = [(task, split) for task in ("genre", "affect") for split in ("train", "test")]
     root = None if only_get else find_data(data)
     for task, split in parts if root else ():

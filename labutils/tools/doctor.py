@@ -105,7 +105,7 @@ def _data():
 
 
 def _pretrained():
-    from .. import pretrained
+    from ..corpus import weights
 
-    found = pretrained.find()
-    yield "", f"pretrained network: {found or f'not here, and every notebook runs without; {pretrained.HOW}'}"
+    found = weights.find()
+    yield "", f"pretrained network: {found or f'not here, and every notebook runs without; {weights.HOW}'}"

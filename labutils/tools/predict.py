@@ -26,7 +26,7 @@ def predict_files(files, experiment: Experiment, out, num_seeds: int = 2) -> int
         if samples is not None and ensemble is None:
             print(f"Models of {experiment.root}: from the cache, or trained now where it has none ...", flush=True)
             ensemble = prediction.load_models(experiment, num_seeds)
-            print(f"{ensemble.trained} models trained now; {note}", flush=True)
+            print("\n".join([*ensemble.found, f"{ensemble.trained} models trained now; {note}"]), flush=True)
         found = None if samples is None else _attempt(path, prediction.predict, ensemble, samples)
         if found is None:
             failed += 1

@@ -13,7 +13,7 @@ import torch
 from pretrained import PlainMusiCNN  # benchmarks/: the plain form
 
 from labutils import audio, pretrained
-from labutils.corpus import build
+from labutils.corpus import build, weights
 from labutils.data import SpectrogramDataset
 from labutils.store import DataError
 
@@ -35,17 +35,17 @@ def wheel(tmp_path_factory) -> Path:
     """The weights, fetched once: a test that needs them fails where they cannot be had."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABUTILS_HOME", str(tmp_path_factory.mktemp("weights")))
-        return pretrained.get()
+        return weights.get()
 
 
 @pytest.fixture
 def weights_here(wheel, monkeypatch):
-    monkeypatch.setattr(pretrained, "find", lambda network="msd": wheel)
+    monkeypatch.setattr(weights, "find", lambda network="msd": wheel)
 
 
 @pytest.fixture
 def weights_missing(monkeypatch):
-    monkeypatch.setattr(pretrained, "find", lambda network="msd": None)
+    monkeypatch.setattr(weights, "find", lambda network="msd": None)
 
 
 def test_without_the_weights_the_reason_and_the_way_are_said(weights_missing, layout):
@@ -62,33 +62,33 @@ def test_without_the_weights_the_reason_and_the_way_are_said(weights_missing, la
 def test_what_cannot_be_fetched_leaves_nothing_behind(tmp_path, monkeypatch, weights_missing, code, content, message):
     def run(command, **options):
         if content:
-            Path(command[command.index("--dest") + 1], pretrained.WHEEL).write_bytes(content)
+            Path(command[command.index("--dest") + 1], weights.WHEEL).write_bytes(content)
         return subprocess.CompletedProcess(command, code, "", "WARNING: Retrying\nERROR: no route to host\n")
 
     monkeypatch.setenv("LABUTILS_HOME", str(tmp_path))
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(DataError, match=message):
-        pretrained.get()
+        weights.get()
     assert [path.suffix for path in (tmp_path / "pretrained").iterdir()] in ([".lock"], [])
 
 
 def test_weights_are_looked_for_in_the_package_in_the_home_and_on_kaggle(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.setattr(weights, "KAGGLE_INPUT", tmp_path / "kaggle")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert pretrained.find() is None
-    attached = tmp_path / "kaggle" / "wheels" / pretrained.WHEEL
-    kept = pretrained.home() / "pretrained" / pretrained.WHEEL
+    assert weights.find() is None
+    attached = tmp_path / "kaggle" / "wheels" / weights.WHEEL
+    kept = weights.home() / "pretrained" / weights.WHEEL
     for path in (attached, kept):
         path.parent.mkdir(parents=True)
         path.touch()
-        assert pretrained.find() == path
+        assert weights.find() == path
     package = tmp_path / "site-packages" / "musicnn" / "__init__.py"
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
         lambda name: importlib.machinery.ModuleSpec(name, None, origin=str(package)),
     )
-    assert pretrained.find() == package.parent
+    assert weights.find() == package.parent
 
 
 def test_the_fast_form_equals_the_plain_one():
@@ -116,7 +116,7 @@ def test_says_what_the_original_says(weights_here, network):
 
 
 def test_reads_tags_and_licence_without_running_the_package(weights_here):
-    msd, mtt = pretrained.weights("msd"), pretrained.weights("mtt")
+    msd, mtt = weights.weights("msd"), weights.weights("mtt")
     assert msd.tags[:2] == ["rock", "pop"] and mtt.tags[:2] == ["guitar", "classical"]
     assert len(msd.tags) == len(mtt.tags) == 50 and "Universitat Pompeu Fabra" in msd.notice
     assert sum(tensor.size for name, tensor in msd.tensors.items() if "power" not in name) == 792_079
@@ -126,21 +126,21 @@ def test_reads_tags_and_licence_without_running_the_package(weights_here):
 def test_a_damaged_wheel_is_named_with_the_way_out(wheel, tmp_path, monkeypatch, damage):
     content = bytearray(wheel.read_bytes())
     content[len(content) // 8] ^= 1  # in the tensors of msd
-    path = tmp_path / pretrained.WHEEL
+    path = tmp_path / weights.WHEEL
     path.write_bytes(content if damage == "byte" else content[: len(content) // 2])
-    monkeypatch.setattr(pretrained, "find", lambda network="msd": path)
+    monkeypatch.setattr(weights, "find", lambda network="msd": path)
     with pytest.raises(DataError, match=f"{path}: is damaged .*; delete it, then get it with"):
         pretrained.load()
 
 
 def test_an_installed_package_is_read_like_the_wheel(wheel, tmp_path, monkeypatch):
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    before = pretrained._read(wheel, "mtt")
-    monkeypatch.setattr(pretrained, "find", lambda network="msd": tmp_path / "musicnn")
-    assert pretrained.weights("mtt").digest == before.digest and pretrained.weights("mtt").tags == before.tags
+    before = weights._read(wheel, "mtt")
+    monkeypatch.setattr(weights, "find", lambda network="msd": tmp_path / "musicnn")
+    assert weights.weights("mtt").digest == before.digest and weights.weights("mtt").tags == before.tags
     tensors = tmp_path / "musicnn" / "MTT_musicnn" / ".data-00000-of-00001"
     tensors.write_bytes(tensors.read_bytes()[:-1])
-    pretrained._read.cache_clear()
+    weights._read.cache_clear()
     with pytest.raises(DataError, match="damaged"):
         pretrained.load("mtt")
 
@@ -148,16 +148,16 @@ def test_an_installed_package_is_read_like_the_wheel(wheel, tmp_path, monkeypatc
 def test_a_notebook_can_carry_a_network_in_half_precision(weights_here, tmp_path, monkeypatch):
     x = pretrained.from_audio(synthetic(3))
     whole = pretrained.load()
-    monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "labutils" / "pretrained.py"))
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "labutils" / "corpus" / "weights.py"))
     path = tmp_path / "labutils" / "assets" / "musicnn-msd.npz"
-    pretrained.pack("msd", path)
+    weights.pack("msd", path)
     assert path.stat().st_size < 1.7e6
     monkeypatch.undo()
-    monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "labutils" / "pretrained.py"))
-    assert pretrained.find("msd") == path
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "labutils" / "corpus" / "weights.py"))
+    assert weights.find("msd") == path
     half = pretrained.load()
     assert half.tags == whole.tags and "ISC" not in half.tags
-    assert pretrained.weights().notice.startswith("Copyright (c) Music Technology Group")
+    assert weights.weights().notice.startswith("Copyright (c) Music Technology Group")
     one, two = (pretrained.clip_vectors([x], model) for model in (whole, half))
     assert np.abs(one - two).max() < 0.02
 
@@ -218,7 +218,7 @@ def test_vectors_of_a_data_set_are_kept_for_any_part_of_it(weights_here, layout,
 def test_damaged_vectors_are_made_anew(weights_here, layout):
     dataset = SpectrogramDataset(layout).subset([0])
     before = pretrained.embed(dataset)
-    (path,) = (pretrained.home() / "pretrained").glob("*.npy")
+    (path,) = (weights.home() / "pretrained").rglob("*.npy")
     path.write_bytes(path.read_bytes()[:200])
     with pytest.warns(UserWarning, match="damaged, made anew"):
         assert np.array_equal(pretrained.embed(dataset), before)
@@ -252,7 +252,7 @@ def test_a_data_set_with_sound_is_heard(weights_here, tmp_path):
     assert np.array_equal(heard[:1], expected) and not np.allclose(heard, seen, atol=0.01)
     (folder / "b.wav").unlink()
     pretrained.embed(dataset)  # kept
-    for path in (pretrained.home() / "pretrained").glob("*.npy"):
+    for path in (weights.home() / "pretrained").rglob("*.npy"):
         path.unlink()
     with pytest.raises(DataError, match="the sound of clip 1001 is not here"):
         pretrained.embed(dataset)
