@@ -24,12 +24,13 @@ STAMP := $(VENV)/.labs
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help labs test test-machines browser-test notebooks handout nbgrader bundle-check bench matrix clean
+.PHONY: help labs test test-machines fuzz browser-test notebooks handout nbgrader bundle-check bench matrix clean
 
 help:
 	@echo "make labs        set up, make the default data, run the ten notebooks, show the results"
 	@echo "make test        style, unit tests and notebook tests"
 	@echo "make test-machines  the ten notebooks on other processors, imitated: every compared output must be the same"
+	@echo "make fuzz        10,000 broken inputs and 50 deaths of each command (hours)"
 	@echo "make browser-test JupyterLab and the pages of results in a real browser; screenshots in runs/browser/"
 	@echo "make notebooks   run the notebooks on the default data and keep the outputs in notebooks/"
 	@echo "make bundle-check  run single-file notebooks as on Kaggle: their own environment, no network (minutes)"
@@ -41,14 +42,13 @@ help:
 
 labs: $(STAMP)
 	$(PY) -m labutils data demo
-	-$(PY) -m labutils pretrained
+	-$(PY) -m labutils pretrained --jobs $(JOBS)
 	$(PY) -m labutils run --jobs $(JOBS) --out runs/demo
 
 test: $(STAMP)
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -n $(JOBS) --dist loadfile tests/unit
+	$(PY) -m pytest -q -n $(JOBS) --dist loadfile tests/unit tests/faults
 	$(PY) -m labutils data demo
-	-$(PY) -m labutils pretrained
 	LABUTILS_OUTPUT=$(CURDIR)/runs/test $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 12 --nbval-lax \
 	    tests/notebooks notebooks
 
@@ -59,6 +59,9 @@ test-machines: $(STAMP)
 	    $(PY) tests/machines.py $$name $(PY) -m labutils data demo; \
 	    $(PY) tests/machines.py $$name $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax notebooks; \
 	done
+
+fuzz: $(STAMP)
+	FAULTS_CASES=10000 FAULTS_KILLS=50 $(PY) -m pytest -q tests/faults
 
 # Needs Chromium or Chrome; as root on Debian and its kin it is installed, elsewhere the message says what to do.
 browser-test: $(STAMP)
@@ -72,8 +75,8 @@ browser-test: $(STAMP)
 	CHROMIUM="$(CHROMIUM)" $(PY) -m pytest -q -n $(JOBS) --dist loadfile --durations 6 tests/browser
 
 notebooks: $(STAMP)
-	-$(PY) -m labutils pretrained
-	$(PY) -m labutils run --in-place --jobs $(JOBS) --out runs/notebooks
+	-$(PY) -m labutils pretrained --jobs $(JOBS)
+	$(PY) -m labutils run --in-place --fresh --jobs $(JOBS) --out runs/notebooks
 	cp runs/notebooks/results.png docs/results.png
 
 bundle-check: $(STAMP)

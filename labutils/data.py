@@ -294,7 +294,7 @@ def pad_collate(items) -> Batch:
 
 
 def shared_groups(train: SpectrogramDataset, test: SpectrogramDataset) -> list[str]:
-    """The groups that have clips in both parts: a score on these clips flatters. For `warn_shared_groups`."""
+    """The groups that have clips in both parts: a score on these clips flatters. Notebook 09."""
     if train.groups is None or test.groups is None:
         return []
     return sorted(set(train.groups) & set(test.groups))

@@ -164,11 +164,6 @@ def classification_report(y_true, y_pred, classes: list[str]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype({"support": int})
 
 
-def over_seeds(metric, y_true, y_pred) -> float:
-    """Mean of `metric` over the first axis of `y_pred`, one row per seed. Notebook 06."""
-    return float(np.mean([metric(y_true, row) for row in y_pred]))
-
-
 def bootstrap(metric, y_true, y_pred, *, groups=None, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Estimate:
     """A metric with its uncertainty: the bootstrap (Efron, 1979) for the luck of the clips, the spread over seeds for
     the luck of training. Notebook 06.
@@ -276,17 +271,6 @@ def median_difference(a, b, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
     draws = [np.median(rng.choice(x, (num_resamples, len(x))), axis=1) for x in (a, b)]
     error, freedom = np.std(draws[1] - draws[0], ddof=1), min(len(a), len(b)) - 1
     return Estimate(float(np.median(b) - np.median(a)), float(error), len(a) + len(b), freedom=max(freedom, 1))
-
-
-def neighbour_purity(points, labels, k: int) -> np.ndarray:
-    """Share of each point's k nearest neighbours that have its label: [N, D], [N] -> [N]. Notebook 10.
-
-    A point is not its own neighbour.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    neighbours = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
-    return (np.asarray(labels)[neighbours] == np.asarray(labels)[:, None]).mean(axis=1)
 
 
 def _draw_clips(units: np.ndarray, num_resamples: int, rng) -> np.ndarray:

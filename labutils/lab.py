@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
 import time
@@ -16,7 +15,9 @@ import numpy as np
 from . import __version__, data
 from .corpus import build
 from .evaluation import Estimate
-from .store import results_home, save_text
+from .files import save_json
+from .recipes import Experiment
+from .store import results_home
 
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "librosa")
 
@@ -37,8 +38,6 @@ class Session:
     @property
     def experiment(self):
         """The `recipes.Experiment` that this notebook's parameters describe."""
-        from .recipes import Experiment
-
         given = {field.name for field in dataclasses.fields(Experiment)} & set(self.parameters)
         return Experiment(root=self.root, device=self.device, **{name: self.parameters[name] for name in given})
 
@@ -138,7 +137,7 @@ def record(session: Session, metrics: dict[str, Estimate | float]) -> None:
         "metrics": rows,
     }
     path = session.output_dir / "records" / f"{session.notebook}.json"
-    save_text(path, json.dumps(content, indent=1))
+    save_json(path, content)
     print(f"{len(rows)} metrics in {_short(path)}")
 
 

@@ -33,7 +33,8 @@ N_FFT = 512  # samples
 HOP_LENGTH = 256  # samples between two frames: 16 ms
 NUM_BANDS = 96
 WINDOW = 187  # frames of a training example: 3 s
-LEVEL = 26.0  # dB of the loudest mel value of a clip, where a data set does not know it: about that of real clips
+LEVEL = 27.0  # dB of the loudest mel value of a clip, where a data set does not know it: the median of real clips
+SHARPENER = Path(__file__).parent / "assets" / "sharpen.npz"
 # Which vector of a clip, as columns of the row that `embed` keeps; maximum and mean over time take turns in the first
 LAYERS = {
     "front": slice(0, 1122),
@@ -44,8 +45,35 @@ LAYERS = {
 }
 
 
+class Sharpener(nn.Module):
+    """What is missing in an input from features, [B, T, 96] -> [B, T, 96]: three convolutions of 5 frames x 5 bands.
+
+    For `from_mel`. Trained on procedural music, of which sound and features are known (`benchmarks/sharpen.py`).
+    """
+
+    def __init__(self, channels: int = 24):
+        super().__init__()
+        sizes = zip((2, channels, channels), (channels, channels, 1))
+        self.convolutions = nn.ModuleList(nn.Conv2d(*size, 5, padding=2) for size in sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands = torch.linspace(-1, 1, NUM_BANDS).expand_as(x)
+        maps = torch.stack([x / 2 - 1, bands], dim=1)  # [B, 2, T, 96]
+        for conv in self.convolutions[:2]:
+            maps = F.relu(conv(maps))  # [B, C, T, 96]
+        return (x + self.convolutions[2](maps)[:, 0]).clamp(min=0)  # [B, T, 96]
+
+
+@functools.cache
+def _sharpener() -> Sharpener:
+    network = Sharpener()
+    with np.load(SHARPENER) as file:
+        network.load_state_dict({name: torch.from_numpy(file[name]) for name in file.files})
+    return network.eval()
+
+
 class Activations(NamedTuple):
-    """The layers of MusiCNN for B windows of T frames. Notebook 09."""
+    """The layers of MusiCNN for B windows of T frames. For `MusiCNN`."""
 
     front: Tensor  # [B, T, 561] what the filters found in each frame
     middle: Tensor  # [B, T, 753] the same, and three layers over time
@@ -55,7 +83,7 @@ class Activations(NamedTuple):
 
 
 class Affine(nn.Module):
-    """Batch norm with the statistics of its training: a factor and a summand for each channel. Notebook 09."""
+    """Batch norm with the statistics of its training: a factor and a summand for each channel. For `MusiCNN`."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -120,7 +148,7 @@ class MusiCNN(nn.Module):
 def timbral_maxima(x: Tensor, kernel: Tensor) -> Tensor:
     """Largest value over the bands of a convolution: input [B, T, 96], kernel [C, 7, H] -> [B, T, C].
 
-    Notebook 09. Along the bands the spectra are multiplied instead, which takes a quarter of the arithmetic. The
+    For `front`. Along the bands the spectra are multiplied instead, which takes a quarter of the arithmetic. The
     positions lie symmetrically around the middle one, at which cosines add what sines add on one side and take away
     on the other, and the larger of a + b and a - b is a + |b|.
     """
@@ -144,7 +172,7 @@ def timbral_maxima(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def temporal_maxima(x: Tensor, kernel: Tensor) -> Tensor:
-    """Largest value over the bands of a convolution: input [B, T, 96], kernel [C, K, 1] -> [B, T, C]. Notebook 09."""
+    """Largest value over the bands of a convolution: input [B, T, 96], kernel [C, K, 1] -> [B, T, C]. For `front`."""
     before, after = (kernel.shape[1] - 1) // 2, kernel.shape[1] // 2
     windows = F.pad(x, (0, 0, before, after))[:, None].split(1)  # one at a time, as above
     return torch.cat([F.conv2d(window, kernel[:, None]).amax(dim=3) for window in windows]).mT
@@ -194,12 +222,20 @@ def from_audio(samples: np.ndarray) -> np.ndarray:
     return np.log10(10000 * power.T.astype(np.float16).astype(np.float32) + 1)
 
 
-def from_mel(mel: np.ndarray, level: float = LEVEL, *, iterations: int = 10) -> np.ndarray:
+def from_mel(mel: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """About the network's input from the lab's log-mel: dB below the clip's maximum [T, 128] -> [T', 96]. Notebook 09.
 
-    How loud the clip was is lost: `level`, the dB of its maximum, is a guess. The lab's frames look at 93 ms, the
-    network's at 32: which course of the power over time, in steps of a third of a frame, would look like this through
-    the longer window, is found by `iterations` of Richardson (1972) and Lucy (1974), and then seen through the shorter.
+    How loud the clip was is lost: `level`, the dB of its maximum, is a guess. What the lab's longer window has blurred
+    is sharpened twice: by `deconvolved`, which knows the window, and by `Sharpener`, which has learned from sounds.
+    """
+    return _run(_sharpener(), deconvolved(mel, level)[None])[0].numpy()
+
+
+def deconvolved(mel: np.ndarray, level: float) -> np.ndarray:
+    """The input of `from_mel` before it is sharpened, float32 [T', 96]. For `from_mel`.
+
+    The lab's frames look at 93 ms, the network's at 32. Which course of the power over time, in steps of a third of a
+    frame, would look like this through the longer window? Ten iterations of Richardson (1972) and Lucy (1974) find one.
     """
     power = torch.from_numpy(band_matrix() @ 10 ** ((mel.T + level) / 10)).float()[:, None]  # [96, 1, T]
     step = audio.HOP_LENGTH / audio.SAMPLE_RATE / 3  # s
@@ -213,7 +249,7 @@ def from_mel(mel: np.ndarray, level: float = LEVEL, *, iterations: int = 10) -> 
 
     weight = spread(torch.ones_like(power))
     sharp = spread(power) / weight
-    for _ in range(iterations):
+    for _ in range(10):
         sharp = sharp * spread(power / blurred(sharp).clamp(min=1e-12)) / weight
     seen = F.conv1d(sharp, short, padding=short.shape[2] // 2)[:, 0].numpy()  # [96, 3 T - 2]
     places = np.arange(0, (3 * len(mel) - 3) * step + 1e-9, HOP_LENGTH / SAMPLE_RATE) / step
@@ -231,7 +267,7 @@ def _squared_hann(seconds: float, step: float) -> Tensor:
 
 @functools.cache
 def band_matrix() -> np.ndarray:
-    """What power in the lab's mel bands is in the network's, for noise of that spectrum: float [96, 128]. Notebook 09.
+    """What power in the lab's mel bands is in the network's, for noise of that spectrum: float [96, 128]. For `deconvolved`.
 
     The power of a band lies in a triangle of frequencies. Seen through a shorter window it leaks: the expected spectrum
     is that of the autocorrelation times the window's own (Wiener and Khinchin). In steps of 3.125 Hz.
@@ -251,7 +287,7 @@ def band_matrix() -> np.ndarray:
 def windows(x: np.ndarray, hop: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Cut an input [T, 96] into windows of 3 s, evenly from its first to its last frame.
 
-    Notebook 09. `hop` is about the step as a share of a window. An input that is too short is repeated.
+    For `embed`. `hop` is about the step as a share of a window. An input that is too short is repeated.
 
     Returns
     -------
@@ -273,7 +309,7 @@ def tags_over_time(x: np.ndarray, model: MusiCNN, hop: float = 0.5) -> tuple[np.
 
 
 def clip_vectors(inputs, model: MusiCNN, layer: str = "penultimate") -> np.ndarray:
-    """A vector for each input [T, 96], the mean over its windows of 3 s: float32 [N, D]. Notebook 09.
+    """A vector for each input [T, 96], the mean over its windows of 3 s: float32 [N, D]. For `embed`.
 
     `layer`: "front" (D = 1122), "middle" (384), "pooled" (1506: both), "penultimate" (200), or "tags" (50: their
     probabilities).
@@ -282,17 +318,22 @@ def clip_vectors(inputs, model: MusiCNN, layer: str = "penultimate") -> np.ndarr
     return np.stack([_rows(windows(x)[0], model).mean(axis=0)[LAYERS[layer]] for x in inputs])
 
 
-@torch.inference_mode()
 def _rows(cut: np.ndarray, model: MusiCNN) -> np.ndarray:
-    """All that is kept of each window [W, 187, 96]: float32 [W, 1756], see `LAYERS`. The same bits for any threads."""
+    """All that is kept of each window [W, 187, 96]: float32 [W, 1756], see `LAYERS`."""
+    parts = [_run(model, cut[i : i + 16]) for i in range(0, len(cut), 16)]  # long recordings need not fit in memory
+    rows = [torch.cat([part.pooled, part.penultimate, part.logits.sigmoid()], dim=1) for part in parts]
+    return torch.cat(rows).numpy()
+
+
+@torch.inference_mode()
+def _run(model: nn.Module, x: np.ndarray):
+    """A network's answer, on one thread: several round otherwise."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        parts = [model(part) for part in torch.from_numpy(cut).split(16)]  # long recordings need not fit in memory
+        return model(torch.from_numpy(x))
     finally:
         torch.set_num_threads(threads)
-    rows = [torch.cat([part.pooled, part.penultimate, part.logits.sigmoid()], dim=1) for part in parts]
-    return torch.cat(rows).numpy()
 
 
 def source_of(dataset: SpectrogramDataset) -> str:
@@ -339,7 +380,7 @@ def embed(dataset: SpectrogramDataset, network="msd", layer="penultimate", *, so
     if dataset.time != "raw":
         raise DataError(f"{dataset.folder}: has one column per beat; open the data set with time='raw'")
     source = source_of(dataset) if source == "auto" else source
-    key = _digest(weights(network).digest.encode(), Path(__file__).read_bytes())
+    key = _digest(weights(network).digest.encode(), Path(__file__).read_bytes(), SHARPENER.read_bytes())
     folder = home() / "pretrained" / f"{network}-{source}-{key}"
     model, vectors = None, []
     for i, row in enumerate(progress(dataset.rows, desc=f"{network} hears {dataset.split} clips", unit="clip")):

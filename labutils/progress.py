@@ -27,7 +27,7 @@ class _DisplayLine(io.StringIO):
 
 
 def progress(iterable=None, *, desc: str = "", total: int | None = None, unit: str = "it"):
-    """A tqdm bar with rate and remaining time that appears after five seconds of work. Notebook 09."""
+    """A tqdm bar with rate and remaining time that appears after five seconds of work. For `fit`."""
     if "ipykernel" in sys.modules:
         options = {"file": _DisplayLine(), "ncols": 88, "mininterval": 0.5}
     elif sys.stderr.isatty():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import sys
 import time
@@ -12,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 from torch.utils.data import DataLoader
 
 from . import data, evaluation, models, store
 from .data import SpectrogramDataset, check_choice, pad_collate
+from .files import locked, safe_name, whole_file
 from .progress import progress
-from .store import home, whole_file
+from .store import home
 
 SOURCES = (store, data, models, evaluation, sys.modules[__name__])  # code that a trained model depends on
 
@@ -43,7 +44,7 @@ MONITORS = {  # score of an epoch, higher is better: of the labels, the outputs 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a model is trained. Notebook 05.
+    """How a model is trained. For `fit`.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def default_loss(dataset: SpectrogramDataset) -> nn.Module:
 
 
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """Adam over the weights that are not frozen. Notebook 05."""
+    """Adam over the weights that are not frozen. For `fit`."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return OPTIMIZERS[settings.optimizer](weights, lr=settings.lr, weight_decay=settings.weight_decay, foreach=True)
 
@@ -261,9 +262,9 @@ def fit_or_load(
     change any of them and the model is trained again. Files lie under `home()/models`.
     """
     loss_function = loss_function or default_loss(train_set)
-    path = home() / "models" / f"{name}-{_key(model, train_set, val_set, settings, loss_function)}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    key = _key(model, train_set, val_set, settings, loss_function)
+    path = home() / "models" / f"{safe_name(name)}-{key}.pt"
+    with locked(path):
         saved = _load(path, device_of(model))
         loaded = saved is not None
         if not loaded:
@@ -273,8 +274,10 @@ def fit_or_load(
             seconds = time.perf_counter() - start
             saved = {"weights": model.state_dict(), "loss": loss_function.state_dict()}
             saved |= {"history": history, "seconds": seconds}
+            content = io.BytesIO()
+            torch.save(saved, content)
             with whole_file(path) as part:
-                torch.save(saved, part)
+                part.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
     model.load_state_dict(saved["weights"])
     loss_function.to(device_of(model)).load_state_dict(saved["loss"])
     return Fitted(model.eval(), loss_function, saved["history"], saved["seconds"], loaded)
@@ -283,11 +286,11 @@ def fit_or_load(
 def _load(path: Path, device):
     if not path.exists():
         return None
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        warnings.warn(f"{path}: damaged checkpoint, training again ({error})", stacklevel=4)
+    content, digest = (data := path.read_bytes())[:-32], data[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        warnings.warn(f"{path}: damaged checkpoint, training again", stacklevel=4)
         return None
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
 
 
 def _key(model, train_set, val_set, settings, loss_function) -> str:

@@ -30,12 +30,9 @@ class Command(click.Command):
 
 
 class Group(Command, click.Group):
-    """The same for a group of commands, listed in the order in which they are written here."""
+    """The same for a group of commands."""
 
     command_class, group_class = Command, type  # groups in a group are of this class
-
-    def list_commands(self, ctx):
-        return list(self.commands)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -149,11 +146,12 @@ def data_info(root):
 @click.option("--time-limit", type=POSITIVE, default=1800.0, metavar="SECONDS", help="for one notebook (default: 1800)")
 @click.option("--in-place", is_flag=True, help="write the outputs into the source notebooks too")
 @click.option("--fresh", is_flag=True, help="run those too that DIR holds already, of this code and data")
-def run(**options):
+def run(notebooks, only, params, pairs, in_place, **options):
     """Run notebooks and collect their results."""
-    from .run import run
+    from .run import choose, run
 
-    return 0 if all(notebook.state == "ok" for notebook in run(**options)) else 1
+    done = run(choose(notebooks, only, params, pairs, in_place), in_place=in_place, **options)
+    return 0 if all(notebook.state == "ok" for notebook in done) else 1
 
 
 @labutils.command(epilog=EXAMPLES["predict"])
@@ -176,21 +174,23 @@ def predict(files, data, out, strict):
 
 
 @labutils.command()
-@click.option("--data", default="", metavar="ROOT", help="have it hear this data set too (default: the default data)")
-@click.option("--only-get", is_flag=True, help="fetch it, and hear nothing yet")
-def pretrained(data, only_get):
-    """Fetch the network that has heard 200,000 songs (29 MB), for notebooks 06 to 10."""
-    from .. import pretrained
-    from ..corpus import weights
+@click.option("--data", default="", metavar="ROOT", help="have it hear this data set (default: the default data)")
+@jobs("processes")
+def pretrained(data, jobs):
+    """Fetch the network that has heard 200,000 songs (29 MB), for notebooks 06 to 10, and have it hear a data set."""
+    from joblib import Parallel, cpu_count, delayed
+
+    from ..corpus.weights import get
     from ..data import FOLDERS, SpectrogramDataset
     from ..lab import find_data
+    from ..pretrained import embed
 
-    print(f"The network is here: {weights.get()}")
-    parts = [(task, split) for task in ("genre", "affect") for split in ("train", "test")]
-    root = None if only_get else find_data(data)
-    for task, split in parts if root else ():
-        if (root / FOLDERS[task, "raw"] / split).is_dir():
-            pretrained.embed(SpectrogramDataset(root, task, split))  # kept, so that the notebooks need not wait for it
+    print(f"The network is here: {get()}")
+    root, jobs = find_data(data), jobs or cpu_count()
+    folders = [(task, split) for task, time in FOLDERS if time == "raw" for split in ("train", "test")]
+    parts = [SpectrogramDataset(root, *pair) for pair in folders if (root / FOLDERS[pair[0], "raw"] / pair[1]).is_dir()]
+    shares = [part.subset(list(range(k, len(part), jobs))) for part in parts for k in range(jobs)]
+    Parallel(jobs)(delayed(embed)(share) for share in shares)  # kept, so that the notebooks need not wait for it
 
 
 @labutils.group("publish", no_args_is_help=False, epilog=EXAMPLES["publish"])

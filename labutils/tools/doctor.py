@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def doctor() -> int:
     """Print one [OK] or [FAIL] line for each thing checked; returns the number of failures."""
-    rows, checks = [], {"Python": _python, "packages": _packages, "torch device": _torch, "threads": _threads}
+    rows, checks = [], {"Python": _python, "packages": _packages, "torch device": _torch}
     checks |= {"disk": _disk, "Jupyter kernel": _kernel, "data set": _data, "pretrained network": _pretrained}
     for name, check in checks.items():
         try:
@@ -67,11 +67,6 @@ def _torch():
     import torch
 
     yield "", f"torch device {f'cuda ({torch.cuda.get_device_name()})' if torch.cuda.is_available() else 'cpu'}"
-
-
-def _threads():
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield "", f"threads: {usable} cores; each notebook uses {os.environ.get('LABUTILS_THREADS', 1)}"
 
 
 def _disk():

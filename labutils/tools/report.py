@@ -30,9 +30,7 @@ AFFECT_ROWS = {
     "multitask": "multitask", "ensemble": "ensemble.affect", "SVR, fused statistics": "svr.affect",
     "ridge, fused statistics": "ridge.affect",
 }  # fmt: skip
-PICTURE = (
-    "Scores of all models with 95 % intervals, for genre and for each affect axis; crosses are the report's figures"
-)
+PICTURE = "Scores of all models with 95 % intervals, for genre and for each axis; crosses are the report's figures"
 MISSING = Estimate(math.nan, math.nan, 0)
 DEMO_NOTE = "Made from the procedural default data: these numbers say nothing about real music."
 
@@ -43,10 +41,11 @@ def write(notebooks: list[Notebook], out: Path) -> None:
     save_text(out / "results.csv", table.to_csv(index=False))
     _write_pages(notebooks, out)
     draw(table, note, out / "results.png")
-    save_text(out / "index.html", _index(out, headlines(table), note, len(table)))
+    rows = headlines(table)
+    save_text(out / "index.html", _index(out, rows, note, len(table)))
 
     print("\nNotebooks\n" + "\n".join(f"  {state_line(notebook)}" for notebook in notebooks))
-    if not (rows := headlines(table)).empty:
+    if not rows.empty:
         print(f"\nResults beside the report's (real data)\n{rows.to_string(index=False)}")
     print(f"\n{note}".rstrip())
     for what in ("notebooks", "records", "results.csv", "results.png", "index.html"):
@@ -106,17 +105,11 @@ def collect(out: Path) -> tuple[pd.DataFrame, str]:
 
 def headlines(table: pd.DataFrame) -> pd.DataFrame:
     """The metrics that the report gives as well: value, interval, the report's figure."""
-    rows = table[table["metric"].isin(REPORT)]
-    interval = [
-        "" if pd.isna(low) else f"[{low:.2f}, {high:.2f}]" for low, high in zip(rows["ci_low"], rows["ci_high"])
-    ]
-    return pd.DataFrame({
-        "metric": rows["metric"],
-        "value": [f"{value:.2f}" for value in rows["value"]],
-        "95 % interval": interval,
-        "report": [f"{REPORT[name]:.2f}" for name in rows["metric"]],
-        "data": rows["dataset"],
-    })  # fmt: skip
+    rows = []
+    for row in table[table["metric"].isin(REPORT)].itertuples():
+        interval = "" if pd.isna(row.ci_low) else f"[{row.ci_low:.2f}, {row.ci_high:.2f}]"
+        rows.append((row.metric, f"{row.value:.2f}", interval, f"{REPORT[row.metric]:.2f}", row.dataset))
+    return pd.DataFrame(rows, columns=["metric", "value", "95 % interval", "report", "data"])
 
 
 def draw(table: pd.DataFrame, note: str, path: Path) -> None:

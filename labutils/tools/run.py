@@ -40,15 +40,34 @@ runpy.run_module('papermill', run_name='__main__')"""
 PAPERMILL = [sys.executable, "-c", START]
 
 
-def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jobs=None, time_limit=TIME_LIMIT,
-        in_place=False, fresh=False) -> list[Notebook]:  # fmt: skip
+def choose(notebooks, only, params, pairs, in_place) -> tuple[list[Notebook], list[Notebook]]:
+    """All notebooks of a folder, and those of them to run, with the parameters they get.
+
+    Parameters
+    ----------
+    notebooks : their folder; None: here, of the checkout, or installed.   only : numbers or names, "05,06".
+    params : yaml file of parameters.   pairs : "NAME=VALUE" strings, stronger than the file.
+    in_place : they run with the parameters they have.
+
+    Raises
+    ------
+    UsageError : unknown notebook or parameter, wrong type.
+    """
+    every = parameters.load_notebooks(default_folder(notebooks))
+    chosen = parameters.select(every, only)
+    if in_place and (params or pairs):
+        raise UsageError("--in-place runs notebooks with the parameters they have; leave --params and -p out")
+    parameters.assign(chosen, every, parameters.read_file(params), parameters.read_pairs(pairs))
+    return every, chosen
+
+
+def run(notebooks, *, data, out, jobs, time_limit, fresh, in_place) -> list[Notebook]:
     """Run notebooks, collect their results and print them: `labutils run`.
 
     Parameters
     ----------
+    notebooks : what `choose` gives.
     data : folder of the data set; empty: found as `lab.find_data` does.   out : folder for all that is made.
-    notebooks : their folder; None: here, of the checkout, or installed.   only : numbers or names, "05,06".
-    params : yaml file of parameters.   pairs : "NAME=VALUE" strings, stronger than the file.
     jobs : notebooks at a time; None: one per core.   time_limit : seconds for one notebook.
     in_place : write the outputs into the source notebooks as well; they run with the parameters they have.
     fresh : run also those that a run into `out` has finished with the same code, parameters and data.
@@ -59,14 +78,9 @@ def run(*, data="", out=None, notebooks=None, params=None, pairs=(), only="", jo
 
     Raises
     ------
-    UsageError : unknown notebook or parameter, wrong type.   DataError : no usable data set, or an `out` that would
-        mix with the notebooks or the data.
+    DataError : no usable data set, or an `out` that would mix with the notebooks or the data.
     """
-    every = parameters.load_notebooks(default_folder(notebooks))
-    chosen = parameters.select(every, only)
-    if in_place and (params or pairs):
-        raise UsageError("--in-place runs notebooks with the parameters they have; leave --params and -p out")
-    parameters.assign(chosen, every, parameters.read_file(params), parameters.read_pairs(pairs))
+    every, chosen = notebooks
     order = _order(chosen)
 
     from ..corpus.build import compile_librosa

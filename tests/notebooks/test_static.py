@@ -240,7 +240,7 @@ def test_the_map_in_contributing_names_every_module_in_its_room():
     there = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "labutils").rglob("*.py")
-        if not path.stem.startswith("__")
+        if not path.stem.startswith("__") and "assets" not in path.parts
     ]
     assert sorted(named) == sorted(there)
 
@@ -260,8 +260,9 @@ def lines_of_code(path: Path) -> int:
 def test_the_helper_package_stays_thin():
     sizes = {path.stem: lines_of_code(path) for path in (ROOT / "labutils").rglob("*.py")}
     read_by_students = ("audio", "data", "models", "training", "evaluation", "plots")
-    later = {"pretrained": 220}  # what came after these limits were set has limits of its own
-    assert sum(size for name, size in sizes.items() if name not in later) <= 3500, sizes
+    # What came after this limit was set has limits of its own; `prediction` had 81 of the 3,500 lines.
+    later = {"pretrained": 270, "weights": 140, "files": 140, "prediction": 200}
+    assert sum(size for name, size in sizes.items() if name not in later) <= 3500 - 81, sizes
     assert sum(sizes[name] for name in read_by_students) <= 1200, sizes
     assert all(sizes[name] <= limit for name, limit in later.items()), sizes
 

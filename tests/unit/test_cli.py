@@ -93,7 +93,7 @@ def test_doctor_names_what_it_checks(monkeypatch, tmp_path, capsys):
     main(["doctor"])
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith(("[OK]   ", "[FAIL] ")) for line in lines)
-    for what in ("Python 3.", "numpy ", "torch ", "torch device", "threads", "disk", "Jupyter kernel", "data set"):
+    for what in ("Python 3.", "numpy ", "torch ", "torch device", "disk", "Jupyter kernel", "data set"):
         assert any(what in line for line in lines), what
 
 

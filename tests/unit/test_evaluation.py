@@ -165,12 +165,6 @@ def test_a_verdict_needs_seeds_and_counts_the_comparisons():
     assert [evaluation.seeds_needed(count) for count in (1, 2, 4, 5, 16, 17)] == [4, 5, 5, 6, 6, 7]
 
 
-def test_neighbour_purity_leaves_the_point_itself_out():
-    points, labels = np.array([[0.0], [1.0], [3.0], [10.0], [11.0]]), np.array([0, 0, 1, 1, 1])
-    assert evaluation.neighbour_purity(points, labels, 1).tolist() == [1, 1, 0, 1, 1]
-    assert evaluation.neighbour_purity(points, labels, 2).tolist() == [0.5, 0.5, 0, 1, 1]
-
-
 def test_the_temperature_undoes_a_known_scale():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (4000, 5))

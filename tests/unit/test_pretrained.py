@@ -179,16 +179,17 @@ def test_the_input_from_mel_is_close_to_that_from_sound():
     sound, mel = pretrained.from_audio(samples), pretrained.from_mel(audio.to_db(power).T, level)
     assert abs(len(sound) - len(mel)) <= 3 and mel.dtype == sound.dtype == np.float32
     frames = min(len(sound), len(mel))
-    assert np.corrcoef(sound[:frames].ravel(), mel[:frames].ravel())[0, 1] > 0.9
+    assert np.corrcoef(sound[:frames].ravel(), mel[:frames].ravel())[0, 1] > 0.97
     assert abs(sound[:frames].mean() - mel[:frames].mean()) < 0.3
     assert pretrained.from_mel(audio.to_db(power).T[:1]).shape == (1, 96)
 
 
 def test_vectors_have_the_same_bits_for_any_number_of_threads(weights_here):
-    model, x, found = pretrained.load(), pretrained.from_audio(synthetic()), []
+    model, found = pretrained.load(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(pretrained.clip_vectors([x], model, "pooled"))
+        inputs = [pretrained.from_audio(synthetic()), pretrained.from_mel(audio.log_mel(synthetic()).T)]
+        found.append(pretrained.clip_vectors(inputs, model, "pooled"))
         assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
     assert np.array_equal(*found)
