@@ -267,7 +267,7 @@ def _squared_hann(seconds: float, step: float) -> Tensor:
 
 @functools.cache
 def band_matrix() -> np.ndarray:
-    """What power in the lab's mel bands is in the network's, for noise of that spectrum: float [96, 128]. For `deconvolved`.
+    """What power in the lab's mel bands is in the network's, for noise: float [96, 128]. For `deconvolved`.
 
     The power of a band lies in a triangle of frequencies. Seen through a shorter window it leaks: the expected spectrum
     is that of the autocorrelation times the window's own (Wiener and Khinchin). In steps of 3.125 Hz.

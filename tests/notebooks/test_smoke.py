@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from labutils.corpus import build
+from labutils.corpus import build, weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One run of all notebooks with `params/smoke.yaml`."""
+    """One run of all notebooks with `params/smoke.yaml`, and with the pretrained network."""
     home, out = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABUTILS_HOME", str(home))
+        weights.get()  # `make test-machines` and the single files run without it
     root = build.make_demo(home / "demo-tiny", size="tiny", seconds=4.0)
     command = [sys.executable, "-m", "labutils", "run", "--data", str(root), "--out", str(out), "--jobs", "2"]
     command += ["--params", str(ROOT / "params" / "smoke.yaml")]  # the notebooks: found from the package
@@ -67,6 +70,7 @@ def test_the_headline_metrics_are_there(run):
     expected |= {"lstm.mel_beat.test.accuracy", "cnn.mel_raw.test.macro_f1", "ast.mel_raw.test.macro_f1"}
     expected |= {f"cnn.affect.{axis}.test.spearman" for axis in ("valence", "energy", "danceability")}
     expected |= {f"multitask.{axis}.test.spearman" for axis in ("valence", "energy", "danceability")}
+    expected |= {"pretrained.msd.test.macro_f1", "pretrained.msd.cv.macro_f1", "pretrained.affect.energy.test.spearman"}
     expected |= {f"transfer.{way}.danceability.test.spearman" for way in ("scratch", "frozen", "finetuned")}
     assert expected <= names
 

@@ -142,7 +142,7 @@ def test_missing_audio_folder_or_table(music, tmp_path):
     with pytest.raises(DataError, match="file not found"):
         build.from_audio(music[0], tmp_path / "none.csv", tmp_path / "out")
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(DataError, match="cannot be read .*UTF-8"):
+    with pytest.raises(DataError, match=r"cannot be read .*UTF-8"):
         build.from_audio(music[0], tmp_path / "empty.csv", tmp_path / "out")
 
 
