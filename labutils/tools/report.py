@@ -23,12 +23,12 @@ GENRE_ROWS = {  # of the picture of results
     "LSTM mel raw": "lstm.mel_raw", "LSTM mel beat": "lstm.mel_beat", "LSTM chroma raw": "lstm.chroma_raw",
     "LSTM chroma beat": "lstm.chroma_beat", "LSTM fused raw": "lstm.fused_raw", "LSTM fused beat": "lstm.fused_beat",
     "CNN mel raw": "cnn.mel_raw", "AST mel raw": "ast.mel_raw", "ensemble, raw": "ensemble.raw",
-    "SVM, mel statistics": "baseline.mel_raw", "largest class": "majority",
+    "SVM, mel statistics": "baseline.mel_raw", "largest class": "majority", "pretrained network": "pretrained.msd",
 }  # fmt: skip
 AFFECT_ROWS = {
     "LSTM": "lstm.affect", "CNN": "cnn.affect", "AST": "ast.affect", "CNN from genres": "transfer.finetuned",
     "multitask": "multitask", "ensemble": "ensemble.affect", "SVR, fused statistics": "svr.affect",
-    "ridge, fused statistics": "ridge.affect",
+    "ridge, fused statistics": "ridge.affect", "pretrained network": "pretrained.msd",
 }  # fmt: skip
 PICTURE = "Scores of all models with 95 % intervals, for genre and for each axis; crosses are the report's figures"
 MISSING = Estimate(math.nan, math.nan, 0)
