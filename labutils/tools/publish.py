@@ -92,7 +92,7 @@ def pack() -> str:
 def carried() -> list[Path]:
     """The files that a notebook can need: the lesson and the corpus, not the tools."""
     rooms = (PACKAGE, PACKAGE / "corpus")
-    files = [path for room in rooms for path in [*room.glob("*.py"), *(room / "assets").glob("*.[cj]s*")]]
+    files = [path for room in rooms for path in [*room.glob("*.py"), *(room / "assets").iterdir()]]
     return sorted(path for path in files if path.name != "__main__.py")
 
 

@@ -167,8 +167,8 @@ def test_the_cell_unpacks_where_it_may_write_and_once(tmp_path, monkeypatch):
         place = tmp_path / f"at-{home.name}"
         place.mkdir()
         for _ in range(2):
-            done = subprocess.run([sys.executable, "-c", code], cwd=place, env={"HOME": str(home)}, capture_output=True,
-                                  text=True)  # fmt: skip
+            command, env = [sys.executable, "-"], {"HOME": str(home)}
+            done = subprocess.run(command, input=code, cwd=place, env=env, capture_output=True, text=True)
             imported, output = done.stdout.split()
             assert Path(imported).is_relative_to(place / expected), done.stderr
             assert output == str(place / "runs")
