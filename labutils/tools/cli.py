@@ -177,7 +177,7 @@ def predict(files, data, out, strict):
 @click.option("--data", default="", metavar="ROOT", help="have it hear this data set (default: the default data)")
 @jobs("processes")
 def pretrained(data, jobs):
-    """Fetch the network that has heard 200,000 songs (29 MB), for notebooks 06 to 10, and have it hear a data set."""
+    """Fetch the network that has heard 200,000 songs (29 MB), for notebooks 06 to 10, and keep what it hears."""
     from joblib import Parallel, cpu_count, delayed
 
     from ..corpus.weights import get
@@ -190,7 +190,7 @@ def pretrained(data, jobs):
     folders = [(task, split) for task, time in FOLDERS if time == "raw" for split in ("train", "test")]
     parts = [SpectrogramDataset(root, *pair) for pair in folders if (root / FOLDERS[pair[0], "raw"] / pair[1]).is_dir()]
     shares = [part.subset(list(range(k, len(part), jobs))) for part in parts for k in range(jobs)]
-    Parallel(jobs)(delayed(embed)(share) for share in shares)  # kept, so that the notebooks need not wait for it
+    Parallel(jobs)(delayed(embed)(share, source=source) for source in ("auto", "mel") for share in shares)
 
 
 @labutils.group("publish", no_args_is_help=False, epilog=EXAMPLES["publish"])
