@@ -416,8 +416,12 @@ def test_a_run_that_dies_leaves_no_process_and_the_next_one_goes_on(layout, tmp_
         "2",
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # whoever runs the tests in the background, or with nohup, hands on that these signals are to be ignored
+    before = {name: signal.signal(name, signal.SIG_DFL) for name in (signal.SIGHUP, signal.SIGINT)}
     process = subprocess.Popen([*command, "--out", str(out)], env=environment, stdout=subprocess.PIPE, text=True,
                                start_new_session=True)  # fmt: skip
+    for name, handler in before.items():
+        signal.signal(name, handler)
     wait(lambda: (folder / "started").exists() and "01_quick" in report.states(out), 60)
     process.send_signal(number)
     process.wait(30)
