@@ -28,7 +28,8 @@ def data(tmp_path_factory):
     (bundle,) = publish.bundle(smoke("01"), "plain", place)
     lines = [nbformat.read(bundle, as_version=4).cells[1].source, "from labutils.corpus import build"]
     lines += [f"build.make_demo({str(root)!r}, size='tiny', seconds=4.0, jobs=2)", "print(build.__file__)"]
-    command = [sys.executable, "-c", "\n".join(lines)]
+    (place / "make.py").write_text("\n".join(lines), encoding="utf-8")
+    command = [sys.executable, "make.py"]
     done = subprocess.run(command, cwd=place, env=closed.environment(place), capture_output=True, text=True)
     assert done.stdout.splitlines()[-1].startswith(str(place / ".cache")), done.stderr
     for name in ("dataset.json", "clips.csv", "recipe.json"):
@@ -84,14 +85,14 @@ def test_scripts_run_without_a_notebook(data, tmp_path):
     chosen = smoke("01", "05")
     main = publish.scripts(chosen, tmp_path / "scripts")[-1]
     values = {name: value for notebook in chosen for name, value in notebook.parameters.items()}
-    command = [sys.executable, main, "--data", data, *(f"{name}={value}" for name, value in values.items())]
+    command = [sys.executable, main, f"data_root={data}", *(f"{name}={value}" for name, value in values.items())]
     (tmp_path / "empty").mkdir()
     environment = {**os.environ, "LABUTILS_HOME": str(tmp_path / "home")}
     done = subprocess.run(command, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert not list((tmp_path / "empty").iterdir()), "what is made lies beside the scripts"
     output = tmp_path / "scripts" / "output"
-    assert len(list(output.glob("figures/*.png"))) > 10 and len(list(output.glob("figures/*.mp3"))) == 2
+    assert len(list(output.glob("figures/*.png"))) > 10 and len(list(output.glob("figures/*.mp3"))) == 4
     for notebook in chosen:
         record = json.loads((output / "records" / f"{notebook.name}.json").read_text())
         assert record["metrics"] and record["parameters"].items() >= notebook.parameters.items()
