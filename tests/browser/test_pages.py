@@ -27,6 +27,8 @@ def pages(tmp_path_factory):
     for notebook in notebooks:
         notebook.state = "ok"
     notebooks[-1].state, notebooks[-1].reason = "FAILED", "cell [3] 'x': ValueError: y"
+    (out / "logs").mkdir()  # where a run leaves what failed
+    shutil.move(notebooks[-1].path, out / "logs")
     results.write(notebooks, out)
     return out
 
