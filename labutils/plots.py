@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from .audio import NUM_MELS, SAMPLE_RATE, frame_times
-from .store import whole_file
+from .files import whole_file
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#666666")  # Okabe, Ito; grey
 MARKERS = tuple("osD^vP*XhdpH<>8")  # what colours say is said by markers and dashes too: for print, and for weak eyes

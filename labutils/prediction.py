@@ -7,6 +7,7 @@ training clip was. Which kind of model speaks is decided by clips that were held
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,34 @@ from .files import blame
 from .training import device_of
 
 NUM_TAGS = 6  # in the picture
+
+
+class Windows:
+    """Some windows of a recording, float32 [samples] at 22,050 Hz: each is heard once, however many models ask.
+
+    For `predict`. `network`: the pretrained one, None where it is not here.
+    """
+
+    def __init__(self, sounds: list[np.ndarray], network):
+        self.sounds, self.network = sounds, network
+
+    def __len__(self) -> int:
+        return len(self.sounds)
+
+    @functools.cached_property
+    def mels(self) -> list[np.ndarray]:
+        """Log-mel frames [T, 128] of each."""
+        return [audio.log_mel(sound).T for sound in self.sounds]
+
+    @functools.cached_property
+    def heard_in_audio(self) -> np.ndarray:
+        """What the pretrained network makes of each, all layers: [W, 1756]."""
+        return pretrained.clip_rows([pretrained.from_audio(sound) for sound in self.sounds], self.network)
+
+    @functools.cached_property
+    def heard_in_mel(self) -> np.ndarray:
+        """The same from log-mel, as for data sets without audio."""
+        return pretrained.clip_rows([pretrained.from_mel(mel) for mel in self.mels], self.network)
 
 
 class Network:
@@ -41,9 +70,9 @@ class Network:
         """Logits [N, C] or affect values [N, A] of clips, or of their first frames."""
         return self._outputs([clips.frames(i)[:num_frames] for i in range(len(clips))])
 
-    def of_sounds(self, sounds: list[np.ndarray]) -> np.ndarray:
-        """The same of windows, float32 [samples] at 22,050 Hz."""
-        return self._outputs([audio.log_mel(sound).T for sound in sounds])
+    def of_sounds(self, windows: Windows) -> np.ndarray:
+        """The same of windows of a recording."""
+        return self._outputs(windows.mels)
 
     @torch.inference_mode()
     def _outputs(self, mels: list[np.ndarray]) -> np.ndarray:
@@ -83,11 +112,10 @@ class Probe:
         cut = [x[: round(num_frames * share)] for x in inputs]
         return self._outputs(pretrained.clip_vectors(cut, self.network, self.layer))
 
-    def of_sounds(self, sounds: list[np.ndarray]) -> np.ndarray:
-        """The same of windows, float32 [samples] at 22,050 Hz."""
-        from_mel = self.source == "mel"
-        inputs = [pretrained.from_mel(audio.log_mel(x).T) if from_mel else pretrained.from_audio(x) for x in sounds]
-        return self._outputs(pretrained.clip_vectors(inputs, self.network, self.layer))
+    def of_sounds(self, windows: Windows) -> np.ndarray:
+        """The same of windows of a recording."""
+        rows = windows.heard_in_mel if self.source == "mel" else windows.heard_in_audio
+        return self._outputs(rows[:, pretrained.LAYERS[self.layer]])
 
     def _outputs(self, vectors: np.ndarray) -> np.ndarray:
         classifies = hasattr(self.linear, "predict_log_proba")
@@ -106,6 +134,7 @@ class Ensemble:
     rehearsals: list  # S pairs: a model of the same kind as `genre`, and validation clips that it did not train on
     found: list[str]  # what the held-out clips said, a line for each kind of model
     trained: int = 0  # models that were not in the cache
+    temperatures: dict[int, float] = dataclasses.field(default_factory=dict)  # by number of frames, once asked for
 
     def held_out(self, num_frames: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Labels [M] and logits [M, C] of the validation clips of all seeds, or of their first frames."""
@@ -114,8 +143,11 @@ class Ensemble:
 
     def temperature(self, num_samples: int) -> float:
         """What logits are divided by so that probabilities fit the held-out clips, cut to the length of a recording."""
-        num_frames = 1 + num_samples // audio.HOP_LENGTH
-        return evaluation.temperature(*self.held_out(num_frames if num_frames < self.num_frames else None)[::-1])
+        num_frames = min(1 + num_samples // audio.HOP_LENGTH, self.num_frames)
+        if num_frames not in self.temperatures:
+            labels, logits = self.held_out(num_frames if num_frames < self.num_frames else None)
+            self.temperatures[num_frames] = evaluation.temperature(logits, labels)
+        return self.temperatures[num_frames]
 
 
 class Prediction(NamedTuple):
@@ -177,37 +209,33 @@ def load_models(experiment: recipes.Experiment, num_seeds: int = 2) -> Ensemble:
     if not any(folder.is_dir() for folder in folders.values()):
         raise DataError(f"{experiment.root}: has no training clips with raw frames; give another data set")
     seeds, result = experiment.seeds(num_seeds), Ensemble([], [], [], [], 0, [], [])
-    if folders["affect"].is_dir():
-        splits = [one.affect_splits() for one in seeds]
-        result.axes, result.num_frames = splits[0].train.axes, int(np.median(splits[0].train.lengths))
-        kind, _ = _best("affect", seeds, [part.val for part in splits], result)
-        result.affect = [kind(one, result.axes) for one in seeds]
-        result.trained += sum(model.trained for model in result.affect)
-    if folders["genre"].is_dir():
-        splits = [one.genre_splits() for one in seeds]
-        result.classes, result.num_frames = splits[0].train.classes, int(np.median(splits[0].train.lengths))
-        kind, models = _best("genre", seeds, [part.val for part in splits], result)
-        result.genre = [kind(one, []) for one in seeds]
-        result.trained += sum(model.trained for model in result.genre)
-        result.rehearsals = [(model, part.val) for model, part in zip(models, splits)]
+    for task in ("affect", "genre"):
+        if folders[task].is_dir():
+            splits = [one.affect_splits() if task == "affect" else one.genre_splits() for one in seeds]
+            _learn(splits, seeds, result)
     return result
 
 
-def _best(task: str, seeds: list, held_out: list[SpectrogramDataset], result: Ensemble) -> tuple[type, list]:
-    """The kind of model that answers held-out clips best, and its models that did not train on them."""
-    scores, models = {}, {}
+def _learn(splits: list[recipes.Splits], seeds: list[recipes.Experiment], result: Ensemble) -> None:
+    """Put the models of one task into `result`, of the kind that answers held-out clips best."""
+    train, held_out, scores, models = splits[0].train, [part.val for part in splits], {}, {}
+    labels = np.concatenate([clips.labels for clips in held_out])
     for kind in (Network, Probe) if pretrained.available() else (Network,):
-        models[kind] = [kind(one, result.axes if task == "affect" else [], held_out=True) for one in seeds]
-        result.trained += sum(model.trained for model in models[kind])
+        models[kind] = [kind(one, train.axes, held_out=True) for one in seeds]
         outputs = np.concatenate([model.of_clips(clips) for model, clips in zip(models[kind], held_out)])
-        labels = np.concatenate([clips.labels for clips in held_out])
-        if task == "genre":
+        if train.task == "genre":
             scores[kind], metric = evaluation.macro_f1(labels, outputs.argmax(axis=1)), "macro F1"
         else:
             scores[kind], metric = evaluation.mean_spearman(labels, outputs), "mean rho"
-        result.found.append(f"{task}, {kind.name}: {metric} {scores[kind]:.2f} on {len(labels)} held-out answers")
+        result.found.append(f"{train.task}, {kind.name}: {metric} {scores[kind]:.2f} on {len(labels)} held-out answers")
     best = max(scores, key=scores.get)
-    return best, models[best]
+    chosen = [best(one, train.axes) for one in seeds]
+    result.trained += sum(model.trained for group in (chosen, *models.values()) for model in group)
+    result.num_frames = int(np.median(train.lengths))
+    if train.task == "genre":
+        result.genre, result.classes, result.rehearsals = chosen, train.classes, list(zip(models[best], held_out))
+    else:
+        result.affect, result.axes = chosen, train.axes
 
 
 def predict(ensemble: Ensemble, samples: np.ndarray | Recording, *, hop: float = 0.25) -> Prediction:
@@ -237,10 +265,11 @@ def predict(ensemble: Ensemble, samples: np.ndarray | Recording, *, hop: float =
         sounds = [samples[start : start + size] for start in some]
         if not np.isfinite(np.concatenate(sounds)).all():
             raise audio.AudioError("audio: holds NaN or infinite samples; export it again")
-        genre.append([softmax(model.of_sounds(sounds) / temperature, axis=1) for model in ensemble.genre])
-        affect.append([model.of_sounds(sounds) for model in ensemble.affect])
+        windows = Windows(sounds, network)
+        genre.append([softmax(model.of_sounds(windows) / temperature, axis=1) for model in ensemble.genre])
+        affect.append([model.of_sounds(windows) for model in ensemble.affect])
         if network is not None:
-            tags.append(pretrained.clip_vectors([pretrained.from_audio(sound) for sound in sounds], network, "tags"))
+            tags.append(windows.heard_in_audio[:, pretrained.LAYERS["tags"]])
     genre, affect = (np.concatenate(part, axis=1) if part[0] else np.array([]) for part in (genre, affect))
     times, seconds = (starts + min(size, len(samples)) / 2) / audio.SAMPLE_RATE, len(samples) / audio.SAMPLE_RATE
     tags = pd.DataFrame(np.concatenate(tags), columns=network.tags) if tags else pd.DataFrame(index=range(len(starts)))

@@ -315,7 +315,12 @@ def clip_vectors(inputs, model: MusiCNN, layer: str = "penultimate") -> np.ndarr
     probabilities).
     """
     check_choice("layer", layer, LAYERS)
-    return np.stack([_rows(windows(x)[0], model).mean(axis=0)[LAYERS[layer]] for x in inputs])
+    return clip_rows(inputs, model)[:, LAYERS[layer]]
+
+
+def clip_rows(inputs, model: MusiCNN) -> np.ndarray:
+    """All layers of each input [T, 96], the mean over its windows: float32 [N, 1756], see `LAYERS`. For `embed`."""
+    return np.stack([_rows(windows(x)[0], model).mean(axis=0) for x in inputs])
 
 
 def _rows(cut: np.ndarray, model: MusiCNN) -> np.ndarray:
@@ -388,7 +393,7 @@ def embed(dataset: SpectrogramDataset, network="msd", layer="penultimate", *, so
         vector = _kept(path)
         if vector is None:
             model = model or load(network)
-            vector = _rows(windows(clip_input(dataset, i, source))[0], model).mean(axis=0)
+            vector = clip_rows([clip_input(dataset, i, source)], model)[0]
             with whole_file(path) as part, open(part, "wb") as file:
                 np.save(file, vector)
         vectors.append(vector)

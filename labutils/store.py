@@ -15,9 +15,6 @@ import numpy as np
 
 from .audio import NUM_FEATURES
 from .files import DataError, blame, locked, read_json, read_seals, save_json, seal
-from .files import DataWarning as DataWarning
-from .files import save_text as save_text
-from .files import whole_file as whole_file
 from .progress import progress
 
 SUFFIX = ".fused.full.npy"

@@ -149,7 +149,7 @@ def difficulty(root) -> dict[str, float]:
 
     Accuracy on the test split of a support vector machine on pooled mel and on pooled chroma statistics, with the
     share of the largest class; Spearman's rho of a ridge regression on pooled mel statistics per axis, on a quarter
-    of the affect training clips. Notebook 06.
+    of the affect training clips. Notebook 04.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline

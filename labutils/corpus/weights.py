@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
 from ..data import KAGGLE_INPUT, check_choice
-from ..files import DataError, whole_file
+from ..files import DataError, locked, whole_file
 from ..store import home
 
 WHEEL = "musicnn-0.1.0-py3-none-any.whl"
@@ -70,8 +69,7 @@ def get() -> Path:
     DataError : pip cannot fetch the wheel, or it is not the one we know.
     """
     path = home() / "pretrained" / WHEEL
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with locked(path), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         if found := find():
             return found
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]

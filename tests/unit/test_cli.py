@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from labutils.store import DataError, DataWarning
+from labutils.files import DataError, DataWarning
 from labutils.tools import cli, doctor
 from labutils.tools.cli import main
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import fused, write_layout
 
-from labutils import data, store, training
+from labutils import data, files, store, training
 from labutils.data import DataError, DataWarning, SpectrogramDataset
 from labutils.recipes import Experiment
 from labutils.tools import info
@@ -381,8 +381,8 @@ def test_opening_a_clean_data_set_warns_of_nothing(layout):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "record.json"
-    store.save_text(path, "first")
-    with pytest.raises(KeyboardInterrupt), store.whole_file(path) as part:
+    files.save_text(path, "first")
+    with pytest.raises(KeyboardInterrupt), files.whole_file(path) as part:
         part.write_text("half of the sec", encoding="utf-8")
         raise KeyboardInterrupt
     assert path.read_text() == "first"

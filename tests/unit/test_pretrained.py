@@ -15,7 +15,7 @@ from pretrained import PlainMusiCNN  # benchmarks/: the plain form
 from labutils import audio, pretrained
 from labutils.corpus import build, weights
 from labutils.data import SpectrogramDataset
-from labutils.store import DataError
+from labutils.files import DataError
 
 # What the original network (tensorflow 2.21, compat.v1, the code of musicnn 0.1.0) says of `synthetic()`, by window
 REFERENCE = Path(__file__).parent / "assets" / "musicnn.npz"

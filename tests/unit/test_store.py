@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 from conftest import fused
 
-from labutils import store
+from labutils import files, store
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_while_writing_leaves_no_file_behind(tmp_path, error):
     path = tmp_path / "model.pt"
     path.write_text("before")
-    with pytest.raises(error, match="the first"), store.whole_file(path) as part:
+    with pytest.raises(error, match="the first"), files.whole_file(path) as part:
         part.write_text("half")
         raise error("the first")
-    with pytest.raises(error, match="the second"), store.whole_file(path):
+    with pytest.raises(error, match="the second"), files.whole_file(path):
         raise error("the second")  # before anything was written
     assert os.listdir(tmp_path) == ["model.pt"] and path.read_text() == "before"
 
 
 def test_a_file_that_cannot_take_its_place_is_removed(tmp_path):
     (tmp_path / "model.pt" / "inside").mkdir(parents=True)
-    with pytest.raises(OSError), store.whole_file(tmp_path / "model.pt") as part:
+    with pytest.raises(OSError), files.whole_file(tmp_path / "model.pt") as part:
         part.write_text("whole")
     assert os.listdir(tmp_path) == ["model.pt"]
 
